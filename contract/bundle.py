@@ -1,0 +1,282 @@
+"""The bundle: a directory that is complete or invisible. Normative: docs/bundle-format.md.
+
+`write_bundle` stages the files beside their destination, syncs them, writes the manifest last and
+renames the directory. `open_bundle` trusts nothing: names, sizes, checksums, types and shapes are
+checked before an array is handed out, and every array is memory-mapped, never copied.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from contract import manifest as manifests
+from contract.arrays import F32, I32, I64
+from contract.errors import BundleError
+from contract.features import Encoded
+from contract.ids import Ids, Texts
+from contract.manifest import FileEntry, Manifest, read_manifest
+
+USER_TOWER = "user_tower.onnx"
+ITEM_TOWER = "item_tower.onnx"
+GOLDEN = "golden.json"
+FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+Shape = tuple[str | int | None, ...]
+
+ARRAYS: dict[str, tuple[str, Shape]] = {
+    "item_vectors": ("float32", ("items", "dim")),
+    "history_vectors": ("float32", ("items", "history")),
+    "item_codes": ("int32", ("items", "item_codes")),
+    "item_numbers": ("float32", ("items", "item_numbers")),
+    "item_identity": ("float32", ("items+1", "item_identity")),
+    "item_ids_text": ("uint8", (None,)),
+    "item_ids_offsets": ("int64", ("items+1",)),
+    "item_ids_hashes": ("uint64", ("items",)),
+    "item_ids_rows": ("int64", ("items",)),
+    "attributes_text": ("uint8", (None,)),
+    "attributes_offsets": ("int64", ("items+1",)),
+    "popularity": ("float32", ("items",)),
+    "user_codes": ("int32", ("users", "user_codes")),
+    "user_numbers": ("float32", ("users", "user_numbers")),
+    "user_identity": ("float32", ("users+1", "user_identity")),
+    "user_ids_text": ("uint8", (None,)),
+    "user_ids_offsets": ("int64", ("users+1",)),
+    "user_ids_hashes": ("uint64", ("users",)),
+    "user_ids_rows": ("int64", ("users",)),
+    "user_items_offsets": ("int64", ("users+1",)),
+    "user_items_rows": ("int32", (None,)),
+}
+"""Array -> its dtype and shape. A name stands for a size of the manifest, None for any size."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A published bundle, opened: every array is a read-only memory map."""
+
+    path: Path
+    manifest: Manifest
+    arrays: Mapping[str, npt.NDArray[Any]]
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        return self._ids("item_ids")
+
+    @cached_property
+    def user_ids(self) -> Ids:
+        return self._ids("user_ids")
+
+    @cached_property
+    def item_vectors(self) -> F32:
+        """(N, D), what is searched."""
+        return self.arrays["item_vectors"]
+
+    @cached_property
+    def history_vectors(self) -> F32:
+        """(N, H), an item as input to the user tower."""
+        return self.arrays["history_vectors"]
+
+    @cached_property
+    def items(self) -> Encoded:
+        return Encoded(self.arrays["item_codes"], self.arrays["item_numbers"])
+
+    @cached_property
+    def users(self) -> Encoded:
+        return Encoded(self.arrays["user_codes"], self.arrays["user_numbers"])
+
+    @cached_property
+    def item_identity(self) -> F32:
+        """(N + 1, E): row 0 is the unknown item, row r + 1 belongs to row r."""
+        return self.arrays["item_identity"]
+
+    @cached_property
+    def user_identity(self) -> F32:
+        """(U + 1, E): row 0 is the unknown user, row u + 1 belongs to user u."""
+        return self.arrays["user_identity"]
+
+    @cached_property
+    def popularity(self) -> F32:
+        """(N,) interactions of each item in the training tables."""
+        return self.arrays["popularity"]
+
+    @cached_property
+    def attributes(self) -> Texts:
+        """The features of each item as they were given, one JSON object per row."""
+        return Texts(self.arrays["attributes_text"], self.arrays["attributes_offsets"])
+
+    def user_items(self, user: int) -> I32:
+        """Rows of everything that user `user` interacted with, oldest first."""
+        offsets: I64 = self.arrays["user_items_offsets"]
+        rows: I32 = self.arrays["user_items_rows"]
+        return rows[offsets[user] : offsets[user + 1]]
+
+    @cached_property
+    def golden(self) -> list[dict[str, Any]]:
+        """Requests with the answers that the publisher got: {user_id, rows (K, k), scores (K, k)},
+        one index search of the user's vectors."""
+        golden: list[dict[str, Any]] = orjson.loads((self.path / GOLDEN).read_bytes())
+        return golden
+
+    def _ids(self, stem: str) -> Ids:
+        parts = {p: self.arrays[f"{stem}_{p}"] for p in ("text", "offsets", "hashes", "rows")}
+        return Ids(Texts(parts["text"], parts["offsets"]), parts["hashes"], parts["rows"])
+
+
+def ids_arrays(stem: str, ids: Ids) -> dict[str, npt.NDArray[Any]]:
+    """An id map as the arrays that a bundle stores."""
+    return {
+        f"{stem}_text": ids.texts.text,
+        f"{stem}_offsets": ids.texts.offsets,
+        f"{stem}_hashes": ids.hashes,
+        f"{stem}_rows": ids.rows,
+    }
+
+
+def texts_arrays(stem: str, texts: Texts) -> dict[str, npt.NDArray[Any]]:
+    return {f"{stem}_text": texts.text, f"{stem}_offsets": texts.offsets}
+
+
+def write_arrays(directory: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write the arrays of a bundle, each as `<name>.npy`, in the table's dtype."""
+    assert arrays.keys() == ARRAYS.keys(), arrays.keys() ^ ARRAYS.keys()
+    for name, array in arrays.items():
+        wanted = np.ascontiguousarray(array, dtype=ARRAYS[name][0])
+        np.save(directory / f"{name}.npy", wanted, allow_pickle=False)
+
+
+def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifest:
+    """Publish a directory at `destination`, all at once.
+
+    `fill` writes the files of the bundle into the directory it is given and returns the manifest,
+    whose `files` are filled in here. Whatever stops the process before the rename leaves nothing
+    that a reader could see. Raises BundleError when the destination exists.
+    """
+    if destination.exists():
+        raise BundleError(f"{destination}: exists already; a bundle is never written in place")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staged = Path(tempfile.mkdtemp(prefix=".staging-", dir=destination.parent))
+    try:
+        manifest = fill(staged)
+        files = {path.name: _seal(path) for path in sorted(staged.iterdir())}
+        manifest = manifest.model_copy(update={"files": files})
+        path = staged / manifests.NAME
+        path.write_text(manifest.model_dump_json(indent=2))
+        sync(path)
+        staged.chmod(0o755)
+        sync(staged)
+        staged.rename(destination)
+        sync(destination.parent)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return manifest
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Check everything, map everything. Raises BundleError with the first thing that is wrong."""
+    manifest = read_manifest(path)
+    if manifest.version != path.name:
+        raise BundleError(
+            f"{path}: the manifest is of version '{manifest.version}'; a bundle must not be renamed"
+        )
+    required = {f"{name}.npy" for name in ARRAYS} | {USER_TOWER, ITEM_TOWER, GOLDEN}
+    missing = sorted(required - manifest.files.keys())
+    if missing:
+        raise BundleError(f"{path}: the manifest lists no {missing[0]}; publish the run again")
+    for name, entry in manifest.files.items():
+        _verify(path, name, entry)
+    arrays = {name: _map(path / f"{name}.npy", name, manifest) for name in ARRAYS}
+    return Bundle(path, manifest, arrays)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seal(path: Path) -> FileEntry:
+    sync(path)
+    path.chmod(0o444)
+    return FileEntry(size=path.stat().st_size, sha256=_sha256(path))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(directory: Path, name: str, entry: FileEntry) -> None:
+    if not FILE_NAME.fullmatch(name):
+        raise BundleError(f"{directory}: file name {name!r} in the manifest; expected a plain name")
+    path = directory / name
+    try:
+        found = path.lstat()
+    except OSError as error:
+        raise BundleError(f"{path}: missing; the manifest lists it, publish again") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise BundleError(f"{path}: not a plain file (a link or a special file); refused")
+    if found.st_size != entry.size:
+        raise BundleError(
+            f"{path}: {found.st_size:,} bytes, the manifest says {entry.size:,}; "
+            "the copy was cut short, publish or copy again"
+        )
+    digest = _sha256(path)
+    if digest != entry.sha256:
+        raise BundleError(
+            f"{path}: sha256 {digest[:12]}, the manifest says {entry.sha256[:12]}; "
+            "the file is damaged, publish or copy again"
+        )
+
+
+def _map(path: Path, name: str, manifest: Manifest) -> npt.NDArray[Any]:
+    try:
+        # Not np.load, which also takes archives and pickles.
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OverflowError, OSError) as error:
+        raise BundleError(f"{path}: not a .npy array: {error}; publish again") from error
+    dtype, shape = ARRAYS[name]
+    wanted = tuple(_size(part, manifest) for part in shape)
+    fits = len(wanted) == array.ndim and all(
+        w is None or w == f for w, f in zip(wanted, array.shape, strict=True)
+    )
+    if array.dtype != dtype or not fits:
+        raise BundleError(
+            f"{path}: {array.dtype} {array.shape}, the manifest says {dtype} {wanted}; "
+            "publish the run again"
+        )
+    # A plain view: a memmap object costs a Python-level call on every slice.
+    return array.view(np.ndarray)
+
+
+def _size(part: str | int | None, manifest: Manifest) -> int | None:
+    if not isinstance(part, str):
+        return part
+    features = manifest.features
+    sizes = manifest.dims.model_dump() | {
+        "item_codes": features.items.code_width,
+        "item_numbers": features.items.number_width,
+        "user_codes": features.users.code_width,
+        "user_numbers": features.users.number_width,
+    }
+    name, plus, one = part.partition("+")
+    size: int = sizes[name]
+    return size + (int(one) if plus else 0)

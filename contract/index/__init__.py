@@ -1,0 +1,80 @@
+"""Index backends by name, and their parameters out of a recipe or a manifest.
+
+A new backend: one file beside this one, one line in `BACKENDS`, one in `REQUIRES` where it needs a
+library, one row of tolerances in the contract test.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from contract.errors import BundleError, ExtraMissing, RecipeError
+from contract.index.base import Backend, Index
+
+__all__ = ["BACKENDS", "Backend", "BackendName", "Index", "load_backend", "params_from"]
+
+BackendName = Literal["exact", "faiss_hnsw", "annoy"]
+
+BACKENDS: dict[BackendName, str] = {
+    "exact": "contract.index.exact:ExactBackend",
+    "faiss_hnsw": "contract.index.faiss_hnsw:FaissHnswBackend",
+    "annoy": "contract.index.annoy:AnnoyBackend",
+}
+
+# The library that a backend imports, and what pip calls it.
+REQUIRES: dict[BackendName, tuple[str, str]] = {
+    "faiss_hnsw": ("faiss", "faiss-cpu"),
+    "annoy": ("annoy", "'tandem-recall[annoy]'"),
+}
+
+Params = TypeVar("Params")
+
+
+def load_backend(name: str) -> type[Backend]:
+    """Raises BundleError for a name that is not in the table, ExtraMissing where its library is
+    not installed.
+    """
+    if name not in BACKENDS:
+        raise BundleError(f"backend {name!r} is unknown; known: {', '.join(BACKENDS)}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    try:
+        return cast(type[Backend], getattr(importlib.import_module(module), attribute))
+    except ModuleNotFoundError as exc:
+        library, package = REQUIRES.get(name, (None, None))
+        # A library that is installed and broken says so itself.
+        if exc.name is None or exc.name != library:
+            raise
+        raise ExtraMissing(f"backend {name} needs {library}: pip install {package}") from exc
+
+
+def params_from(cls: type[Params], values: Mapping[str, Any]) -> Params:
+    """A backend's `Build` or `Search` out of plain values; what is absent keeps its default.
+
+    Raises RecipeError for a key that it does not have and for a value of another type.
+    """
+    backend, kind = cls.__module__.rpartition(".")[2], cls.__name__.lower()
+    hints = get_type_hints(cls)
+    known = [field.name for field in fields(cast(Any, cls))]
+    for key, value in values.items():
+        if key not in known:
+            names = ", ".join(known) or "none"
+            raise RecipeError(f"backend {backend} has no {kind} parameter {key!r}; known: {names}")
+        if not _fits(value, hints[key]):
+            raise RecipeError(
+                f"backend {backend}, {kind} parameter {key!r} is {value!r}, "
+                f"expected {_spelled(hints[key])}; known: {', '.join(known)}"
+            )
+    return cls(**values)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    # Not isinstance: True is no number of trees.
+    return type(value) is hint
+
+
+def _spelled(hint: Any) -> str:
+    choices = get_args(hint)
+    return f"one of {', '.join(map(repr, choices))}" if choices else str(hint.__name__)

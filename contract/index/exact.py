@@ -1,0 +1,121 @@
+"""Exact search: the reference of all tests, the backend for small catalogues, and what the
+approximate backends fall back to.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from contract.arrays import F32, I64, Bool
+from contract.index.base import Answer, Backend, Index, checked_queries
+
+# Bounds both the scores of one block and the vectors gathered for it, whatever the catalogue.
+BLOCK_BYTES = 16 * 2**20
+
+
+class ExactBackend(Backend):
+    filename = None
+
+    @dataclass(frozen=True)
+    class Build:
+        pass
+
+    @dataclass(frozen=True)
+    class Search:
+        pass
+
+    @staticmethod
+    def build(vectors: F32, path: Path, params: Build) -> None:
+        """Nothing to write: the item vectors are the index."""
+
+    @staticmethod
+    def open(path: Path, vectors: F32, build: Build, search: Search) -> Index:
+        return ExactIndex(vectors)
+
+
+class ExactIndex:
+    def __init__(self, vectors: F32) -> None:
+        self._vectors = vectors
+
+    def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
+        queries = checked_queries(self._vectors, queries, k, allowed)
+        return scan(self._vectors, queries, k, _rows(allowed))
+
+
+def scan(vectors: F32, queries: F32, k: int, rows: I64 | None = None) -> Answer:
+    """The best k of `rows` (ascending; None: every row of `vectors`), padded, in memory bounded
+    by BLOCK_BYTES and the answer. Equal scores go by ascending row.
+    """
+    count = len(vectors) if rows is None else len(rows)
+    width = max(1, BLOCK_BYTES // (4 * max(len(queries), vectors.shape[1])))
+    best_rows = np.empty((len(queries), 0), dtype=np.int64)
+    best_scores = np.empty((len(queries), 0), dtype=np.float32)
+    for start in range(0, count, width):
+        stop = min(start + width, count)
+        block: slice | I64 = slice(start, stop) if rows is None else rows[start:stop]
+        scores = queries @ vectors[block].T
+        columns = _top(scores, k)
+        names = np.arange(start, stop) if rows is None else rows[start:stop]
+        # The earlier blocks stand first, so that `_top` goes on preferring lower rows.
+        best_rows = np.concatenate([best_rows, names[columns]], axis=1)
+        best_scores = np.concatenate(
+            [best_scores, np.take_along_axis(scores, columns, axis=1)], axis=1
+        )
+        columns = _top(best_scores, k)
+        best_rows = np.take_along_axis(best_rows, columns, axis=1)
+        best_scores = np.take_along_axis(best_scores, columns, axis=1)
+    missing = ((0, 0), (0, k - best_rows.shape[1]))
+    return (
+        np.pad(best_rows, missing, constant_values=-1),
+        np.pad(best_scores, missing, constant_values=-np.inf),
+    )
+
+
+def scan_or_walk(
+    vectors: F32,
+    queries: F32,
+    k: int,
+    allowed: Bool | None,
+    effort: int,
+    walk: Callable[[float, Bool | None], Answer],
+) -> Answer:
+    """An approximate backend's answer: its walk where that is cheaper than a scan of the allowed
+    rows, and a scan for the queries where the walk came back short.
+
+    `effort` is the cost of one unfiltered walk, counted in rows scanned. `walk(widen, allowed)`
+    must look at `widen` (>= 1) times as many candidates, because one in `widen` is allowed; a short
+    walk ends in rows -1.
+    """
+    total = len(vectors)
+    rows = _rows(allowed)
+    count = total if rows is None else len(rows)
+    # A walk costs effort * total / count and a scan costs count: of one million rows and an effort
+    # of 3,000, for example, up to 55,000 are scanned.
+    if count * count <= total * effort or len(queries) == 0:
+        return scan(vectors, queries, k, rows)
+    found, scores = walk(total / count, None if rows is None else allowed)
+    short = np.flatnonzero(found[:, min(k, count) - 1] < 0)
+    if len(short):
+        found[short], scores[short] = scan(vectors, queries[short], k, rows)
+    return found, scores
+
+
+def _rows(allowed: Bool | None) -> I64 | None:
+    return None if allowed is None or allowed.all() else np.flatnonzero(allowed)
+
+
+def _top(scores: F32, k: int) -> I64:
+    """The columns of the (at most) k largest scores, descending, ties by ascending column."""
+    count = scores.shape[1]
+    if count <= k:
+        return np.argsort(-scores, axis=1, kind="stable")
+    columns = np.argpartition(scores, count - k, axis=1)[:, count - k :]
+    floor = np.take_along_axis(scores, columns, axis=1).min(axis=1, keepdims=True)
+    # A partition takes any of the scores that tie at the floor; the contract wants the first ones.
+    for query in np.flatnonzero((scores >= floor).sum(axis=1) > k):
+        columns[query] = np.argsort(-scores[query], kind="stable")[:k]
+    columns.sort(axis=1)
+    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)

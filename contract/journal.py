@@ -1,0 +1,343 @@
+"""The journal: the durable, ordered log of what was written online.
+
+A write is acknowledged with its seq after it is on disk. Seqs start at 1, have no gaps, and are
+never given twice, not even after a trim. Many processes may share one journal.
+"""
+
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from contract.errors import JournalError, Overloaded
+
+Kind = Literal["item", "delete", "event"]
+
+FORMAT = 1  # PRAGMA user_version of the file
+
+# A commit takes milliseconds; a writer that waits this long has met a stuck one.
+LOCK_SECONDS = 30.0
+
+SCHEMA = """
+CREATE TABLE entries (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('item', 'delete', 'event')),
+    body TEXT NOT NULL
+)
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    kind: Kind
+    body: dict[str, Any]
+    """A JSON object; NaN and infinities are stored as null."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An entry as the journal holds it."""
+
+    seq: int
+    at: float
+    """Seconds since the epoch, by the clock of the writer: for people; `seq` is the order."""
+    kind: Kind
+    body: dict[str, Any]
+
+
+class Journal(Protocol):
+    """Every method raises JournalError where the journal cannot be read or written."""
+
+    def append(self, entries: Sequence[Entry]) -> range:
+        """The seqs of the entries, consecutive and in their order. All of them are durable when
+        this returns, and none is there when it raises.
+        """
+        ...
+
+    def read(self, after: int, limit: int = 10_000) -> list[Record]:
+        """At most `limit` entries with a seq above `after`, in order. Trimmed entries are not
+        there: a first seq above `after` + 1 tells the reader that it came too late.
+        """
+        ...
+
+    def moved(self) -> bool:
+        """Whether anyone has written since the last call; True on the first. Cheap enough for
+        every request. One caller per journal object: a call forgets the news that it reports.
+        """
+        ...
+
+    def last_seq(self) -> int:
+        """The seq of the newest entry ever written, trimmed or not; 0 if there was none."""
+        ...
+
+    def trim(self, upto: int) -> int:
+        """Remove the entries with a seq of at most `upto`; returns how many."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def encode(entry: Entry) -> str:
+    """The body as JSON; raises JournalError for a value that JSON cannot hold."""
+    try:
+        return orjson.dumps(entry.body).decode()
+    except TypeError as exc:
+        raise JournalError(
+            f"the body of an entry of kind {entry.kind!r} is not JSON ({exc}); "
+            "pass strings, numbers, booleans, lists and objects only"
+        ) from exc
+
+
+class SqliteJournal:
+    """A journal in one SQLite file, shared by the processes of one machine.
+
+    Creates the file and its directory where they are missing. Raises JournalError for a file that
+    is not a journal of this format. To be opened after a fork, never carried across one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._version: int | str | None = None
+        # Two connections, because a connection does not see its own commits as a move.
+        self._writing, self._reading = threading.Lock(), threading.Lock()
+        with self._explained():
+            _make_directory(path.parent)
+            self._writer = _connect(path)
+            try:
+                with _locked_directory(path.parent):
+                    _prepare(self._writer, path)
+                self._reader = _connect(path)
+            except BaseException:
+                self._writer.close()
+                raise
+
+    def append(self, entries: Sequence[Entry]) -> range:
+        now = time.time()
+        rows = [(now, entry.kind, encode(entry)) for entry in entries]
+        with self._transaction() as connection:
+            connection.executemany("INSERT INTO entries (at, kind, body) VALUES (?, ?, ?)", rows)
+            last = _last_seq(connection)
+        return range(last - len(rows) + 1, last + 1)
+
+    def read(self, after: int, limit: int = 10_000) -> list[Record]:
+        query = "SELECT seq, at, kind, body FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
+        with self._reading, self._explained():
+            rows = self._reader.execute(query, (after, limit)).fetchall()
+        return [Record(seq, at, kind, orjson.loads(body)) for seq, at, kind, body in rows]
+
+    def moved(self) -> bool:
+        with self._reading, self._explained():
+            version = _pragma(self._reader, "data_version")
+            moved = version != self._version
+            self._version = version
+        return moved
+
+    def last_seq(self) -> int:
+        with self._reading, self._explained():
+            return _last_seq(self._reader)
+
+    def trim(self, upto: int) -> int:
+        with self._transaction() as connection:
+            return connection.execute("DELETE FROM entries WHERE seq <= ?", (upto,)).rowcount
+
+    def close(self) -> None:
+        with self._writing, self._reading, self._explained():
+            self._reader.close()
+            self._writer.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._writing, self._explained(), _transaction(self._writer):
+            yield self._writer
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as exc:
+            raise JournalError(
+                f"journal {self._path}: {exc}; check the path, the disk and who else has it open"
+            ) from exc
+
+
+def open_journal(uri: str) -> Journal:
+    """Opens a path or `sqlite://` and a path (`sqlite:///var/lib/tandem/journal.db`)."""
+    scheme, separator, rest = uri.partition("://")
+    path = rest if separator else uri
+    if separator and scheme != "sqlite":
+        raise JournalError(
+            f"journal scheme {scheme!r} is unknown, expected a path or sqlite:///path"
+        )
+    if not path:
+        raise JournalError(f"journal {uri!r} names no file, expected a path or sqlite:///path")
+    return SqliteJournal(Path(path))
+
+
+@dataclass(frozen=True)
+class _Submission:
+    entries: tuple[Entry, ...]
+    future: Future[int]
+
+
+class GroupCommit:
+    """One writer thread that commits what many callers submit, so that they share one fsync.
+
+    The journal stays open, and the caller's, after `close`.
+    """
+
+    def __init__(self, journal: Journal, max_pending: int = 10_000, max_batch: int = 1_000) -> None:
+        """`max_pending` entries may wait, and a batch ends with the submission that reaches
+        `max_batch` entries: a submission is never split.
+        """
+        self._journal = journal
+        self._max_pending = max_pending
+        self._max_batch = max_batch
+        self._queue: deque[_Submission] = deque()
+        self._pending = 0
+        self._closed = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, entries: Sequence[Entry]) -> Future[int]:
+        """The last seq of these entries, once they are durable; their seqs are consecutive. An
+        error of the commit goes to every submission of its batch.
+
+        Raises JournalError for an entry that is not JSON, and after `close`; Overloaded when as
+        many entries wait as may.
+        """
+        # Refused here, because in the batch one bad entry would fail its neighbours.
+        for entry in entries:
+            encode(entry)
+        submission = _Submission(tuple(entries), Future())
+        with self._changed:
+            if self._closed:
+                raise JournalError("the journal's writer is closed; nothing was written")
+            if self._pending >= self._max_pending:
+                raise Overloaded(f"{self._pending} writes wait for the disk; try again later")
+            self._queue.append(submission)
+            self._pending += len(entries)
+            self._changed.notify()
+        return submission.future
+
+    def close(self) -> None:
+        """Commits what was submitted, then ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while batch := self._take():
+            self._commit([one for one in batch if one.future.set_running_or_notify_cancel()])
+
+    def _take(self) -> list[_Submission]:
+        """The next batch; empty when closed and drained."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._queue or self._closed)
+            batch, size = list[_Submission](), 0
+            while self._queue and size < self._max_batch:
+                batch.append(self._queue.popleft())
+                size += len(batch[-1].entries)
+            self._pending -= size
+            return batch
+
+    def _commit(self, batch: list[_Submission]) -> None:
+        try:
+            seqs = self._journal.append([entry for one in batch for entry in one.entries])
+        except Exception as exc:
+            for one in batch:
+                one.future.set_exception(exc)
+            return
+        last = seqs.start - 1
+        for one in batch:
+            last += len(one.entries)
+            one.future.set_result(last)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    # Locks of ours guard each connection, so any thread may use it.
+    connection = sqlite3.connect(
+        path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Make a journal of an empty file; refuse a file that is something else."""
+    found = int(_pragma(connection, "user_version"))
+    tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master")]
+    empty = found == 0 and not tables
+    if not empty and (found != FORMAT or "entries" not in tables):
+        raise JournalError(
+            f"journal {path}: format {found} with tables {sorted(tables)}, expected format "
+            f"{FORMAT} with table 'entries'; give another path, or use the Tandem that wrote it"
+        )
+    mode = _pragma(connection, "journal_mode = WAL")
+    if mode != "wal":
+        raise JournalError(
+            f"journal {path}: mode {mode!r}, expected 'wal'; put it on a local file system"
+        )
+    if empty:
+        with _transaction(connection):
+            connection.execute(SCHEMA)
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite has rolled back by itself after some errors (a full disk).
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _make_directory(directory: Path) -> None:
+    """The directory and its missing parents, durably: a parent's fsync keeps the child's name."""
+    if directory.is_dir():
+        return
+    _make_directory(directory.parent)
+    directory.mkdir(exist_ok=True)
+    with _locked_directory(directory.parent):
+        pass
+
+
+@contextmanager
+def _locked_directory(directory: Path) -> Iterator[None]:
+    """One process at a time, and the names in the directory on disk at the end. SQLite's own lock
+    does not make one change to WAL wait for another.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pragma(connection: sqlite3.Connection, pragma: str) -> int | str:
+    value: int | str = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+    return value
+
+
+def _last_seq(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
+    return int(row[0]) if row else 0

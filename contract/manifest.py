@@ -1,0 +1,99 @@
+"""The description of a bundle: `manifest.json`, written last. Normative: docs/bundle-format.md."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from contract.errors import BundleError
+from contract.features import Schema
+
+FORMAT = 1
+NAME = "manifest.json"
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileEntry(_Part):
+    size: Count
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Index(_Part):
+    """The backend that searches the item vectors, and both of its parameter sets."""
+
+    backend: str
+    build: dict[str, Any] = {}
+    search: dict[str, Any] = {}
+
+
+class Dims(_Part):
+    """The sizes that the arrays of a bundle are checked against."""
+
+    items: Count
+    users: Count
+    dim: Annotated[int, Field(ge=1)]
+    interests: Annotated[int, Field(ge=1)]
+    history: Annotated[int, Field(ge=1)]
+    item_identity: Count
+    user_identity: Count
+
+
+class Check(_Part):
+    """One measurement of the gate."""
+
+    check: str
+    wanted: str
+    found: str
+    passed: bool
+
+
+class Manifest(_Part):
+    format: int
+    version: str
+    created_at: AwareDatetime
+    model: str
+    recipe: dict[str, Any]
+    dims: Dims
+    index: Index
+    features: Schema
+    files: dict[str, FileEntry]
+    metrics: dict[str, float]
+    gate: tuple[Check, ...]
+    forced: bool = False
+    seq: Count = 0
+    parent: str | None = None
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Raises BundleError when there is none, or when it is not one that this release reads."""
+    path = directory / NAME
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror}); publish again") from error
+    return parse_manifest(text, str(path))
+
+
+def parse_manifest(text: bytes, name: str) -> Manifest:
+    try:
+        # The format is looked at first: a newer manifest may well have other fields.
+        found = _Format.model_validate_json(text).format
+        if found != FORMAT:
+            raise BundleError(
+                f"{name}: bundle format {found}, this release reads format {FORMAT}; "
+                + ("upgrade the service" if found > FORMAT else "publish the run again")
+            )
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "document"
+        raise BundleError(f"{name}: {key}: {first['msg']}; publish the run again") from error
+
+
+class _Format(BaseModel):
+    format: int

@@ -1,0 +1,151 @@
+"""Where bundles live: immutable versions, and channels that each point at one of them.
+
+- STORE/bundles/<version>/: a bundle
+- STORE/channels/<name>.json: {"version": .., "previous": [.., ..]}, replaced atomically
+"""
+
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract.bundle import sync, write_bundle
+from contract.errors import StoreError
+from contract.manifest import Manifest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+KEPT_PREVIOUS = 50
+
+
+class Channel(BaseModel):
+    """`previous` are the versions it pointed at before, the latest last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    previous: tuple[str, ...] = ()
+
+
+class Store(Protocol):
+    def versions(self) -> list[str]:
+        """All complete bundles, oldest first."""
+        ...
+
+    def bundle(self, version: str) -> Path:
+        """The local directory of a version. Raises StoreError when there is none."""
+        ...
+
+    def add(self, fill: Callable[[Path, str], Manifest]) -> Manifest:
+        """Write a new bundle through `fill(directory, version)`, complete or not at all."""
+        ...
+
+    def channels(self) -> dict[str, Channel]: ...
+
+    def channel(self, name: str) -> Channel | None: ...
+
+    def point(self, name: str, version: str) -> Channel:
+        """Let a channel point at a version, atomically."""
+        ...
+
+    def rollback(self, name: str, to: str | None = None) -> Channel:
+        """Point a channel at `to`, or at what it pointed at before. Raises StoreError when there is
+        nothing to go back to."""
+        ...
+
+
+class LocalStore:
+    """A store in a directory of this machine or of a shared file system."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def versions(self) -> list[str]:
+        try:
+            found = [p.name for p in (self.root / "bundles").iterdir()]
+        except FileNotFoundError:
+            return []
+        return sorted(name for name in found if NAME.fullmatch(name))
+
+    def bundle(self, version: str) -> Path:
+        path = self.root / "bundles" / _checked(version, "version")
+        if not path.is_dir():
+            known = ", ".join(self.versions()[-3:]) or "none"
+            raise StoreError(f"{self.root}: no bundle '{version}'; the newest are {known}")
+        return path
+
+    def add(self, fill: Callable[[Path, str], Manifest]) -> Manifest:
+        version = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3] + f"-{secrets.token_hex(2)}"
+        destination = self.root / "bundles" / version
+        return write_bundle(destination, lambda directory: fill(directory, version))
+
+    def channels(self) -> dict[str, Channel]:
+        names = sorted(path.stem for path in (self.root / "channels").glob("*.json"))
+        found = {name: self.channel(name) for name in names}
+        return {name: channel for name, channel in found.items() if channel}
+
+    def channel(self, name: str) -> Channel | None:
+        path = self._channel_path(name)
+        try:
+            return Channel.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise StoreError(f"{path}: not a channel file; point it again by a publish") from error
+
+    def point(self, name: str, version: str) -> Channel:
+        self.bundle(version)
+        now = self.channel(name)
+        if now and now.version == version:
+            return now
+        previous = (*now.previous, now.version)[-KEPT_PREVIOUS:] if now else ()
+        return self._write(name, Channel(version=version, previous=previous))
+
+    def rollback(self, name: str, to: str | None = None) -> Channel:
+        now = self.channel(name)
+        if now is None:
+            raise StoreError(f"channel '{name}' of {self.root} points at nothing yet")
+        if to is not None:
+            return self.point(name, to)
+        if not now.previous:
+            raise StoreError(f"channel '{name}' of {self.root} has no version before {now.version}")
+        *before, version = now.previous
+        self.bundle(version)
+        return self._write(name, Channel(version=version, previous=tuple(before)))
+
+    def _write(self, name: str, channel: Channel) -> Channel:
+        path = self._channel_path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, staged = tempfile.mkstemp(prefix=".staging-", dir=path.parent)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(channel.model_dump_json())
+            file.flush()
+            os.fsync(file.fileno())
+        Path(staged).chmod(0o644)
+        Path(staged).replace(path)
+        sync(path.parent)
+        return channel
+
+    def _channel_path(self, name: str) -> Path:
+        return self.root / "channels" / f"{_checked(name, 'channel')}.json"
+
+
+def open_store(uri: str) -> Store:
+    """A path, or `file://path`. Raises StoreError for another scheme."""
+    scheme, colon, rest = uri.partition("://")
+    if not colon:
+        return LocalStore(Path(uri))
+    if scheme == "file":
+        return LocalStore(Path(rest))
+    raise StoreError(f"store '{uri}': scheme '{scheme}' is not supported; give a path")
+
+
+def _checked(name: str, what: str) -> str:
+    if not NAME.fullmatch(name):
+        raise StoreError(f"{what} '{name}': expected letters, digits, '.', '_' and '-'")
+    return name

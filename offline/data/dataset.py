@@ -1,0 +1,158 @@
+"""The tables, prepared for training: every interaction is kept once, as a row number.
+
+A sequence is a slice of one flat array, so a training sample is two integers (user, position) and
+its history window is gathered per batch by index arithmetic. Nothing is written out per sample.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from contract.arrays import I32, I64, Bool
+from contract.errors import DataError, FeatureError
+from contract.features import KINDS, Encoded, Fields, Kind, Schema
+from offline.data.tables import Tables
+
+SEQ_FILE = "journal.json"
+
+
+class Sequences(NamedTuple):
+    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32."""
+
+    offsets: I64
+    items: I32
+
+
+class Split(NamedTuple):
+    """Leave one out: per user, train positions are offsets[u] .. train_end[u] (exclusive), the next
+    one is the validation target, the last one the test target; -1 where a user has fewer than three
+    interactions, all of which are then training."""
+
+    train_end: I64
+    validation: I64
+    test: I64
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Row n of `items` and of `item_ids` is one item, row n of `users` and `user_ids` one user."""
+
+    item_ids: list[str]
+    user_ids: list[str]
+    items: Encoded
+    users: Encoded
+    sequences: Sequences
+    schema: Schema
+    attributes: pl.DataFrame
+    """The raw feature columns of the items table, in row order, for display."""
+
+    seq: int
+    """The last journal entry that these tables include; 0 when they were not exported from one."""
+
+    def split(self) -> Split:
+        begin, end = self.sequences.offsets[:-1], self.sequences.offsets[1:]
+        enough = end - begin >= 3
+        return Split(
+            train_end=np.where(enough, end - 2, end),
+            validation=np.where(enough, end - 2, -1),
+            test=np.where(enough, end - 1, -1),
+        )
+
+    def counts(self, until: I64 | None = None) -> I64:
+        """Interactions per item (N,), counted up to position `until[u]` of each user's sequence."""
+        items = self.sequences.items if until is None else self.sequences.items[self.before(until)]
+        return np.bincount(items, minlength=len(self.item_ids))
+
+    def before(self, until: I64) -> Bool:
+        """Mask over all positions: those of user u that lie before `until[u]`."""
+        lengths = np.diff(self.sequences.offsets)
+        return np.arange(len(self.sequences.items)) < np.repeat(until, lengths)
+
+
+def windows(sequences: Sequences, users: I64, positions: I64, length: int) -> tuple[I32, Bool]:
+    """The `length` items before each position, left-padded: rows (B, L), and which are real (B, L).
+
+    Left padding: the last column is always the most recent item.
+    """
+    at = positions[:, None] + np.arange(-length, 0)
+    mask = at >= sequences.offsets[users][:, None]
+    return np.where(mask, sequences.items[np.maximum(at, 0)], 0), mask
+
+
+def prepare(
+    tables: Tables,
+    user_features: Mapping[str, Kind],
+    item_features: Mapping[str, Kind],
+    history_length: int,
+    seq: int = 0,
+) -> Dataset:
+    """Number the items and users, order the interactions, fit and apply the feature encoder.
+
+    Items and users that stand in their table come first, in its order, then those that only occur
+    in the interactions. Interactions are ordered by (user, timestamp, position in the file).
+    """
+    items = _catalogue(tables.items, tables.interactions, "item_id")
+    users = _catalogue(tables.users, tables.interactions, "user_id")
+    item_fields, item_codes = _fit("items", items, item_features)
+    user_fields, user_codes = _fit("users", users, user_features)
+    return Dataset(
+        item_ids=items["item_id"].to_list(),
+        user_ids=users["user_id"].to_list(),
+        items=item_codes,
+        users=user_codes,
+        sequences=_sequences(tables.interactions, users, items),
+        schema=Schema(users=user_fields, items=item_fields, history_length=history_length),
+        attributes=items.drop("item_id"),
+        seq=seq,
+    )
+
+
+def read_seq(directory: Path) -> int:
+    """The journal position that exported tables include, 0 for tables from elsewhere."""
+    path = directory / SEQ_FILE
+    return int(json.loads(path.read_text())["seq"]) if path.exists() else 0
+
+
+def _catalogue(table: pl.DataFrame | None, interactions: pl.DataFrame, key: str) -> pl.DataFrame:
+    seen = interactions.select(pl.col(key).unique(maintain_order=True))
+    if table is None:
+        return seen
+    return pl.concat([table, seen.join(table, on=key, how="anti")], how="diagonal")
+
+
+def _fit(side: str, table: pl.DataFrame, features: Mapping[str, Kind]) -> tuple[Fields, Encoded]:
+    for name in features:
+        if name not in table.columns:
+            known = ", ".join(table.columns[1:]) or "no features"
+            raise DataError(
+                f"{side}: the recipe names feature '{name}', the table has {known}; "
+                "change [features] in the recipe or the table"
+            )
+    columns = {name: table[name].to_list() for name in features}
+    try:
+        fields = tuple(KINDS[kind].fit(name, columns[name]) for name, kind in features.items())
+        fitted = Fields(fields=fields)
+        return fitted, fitted.encode_columns(columns, len(table))
+    except FeatureError as error:
+        raise DataError(f"{side}: {error}; give it another kind in the recipe") from error
+
+
+def _sequences(interactions: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> Sequences:
+    ordered = (
+        interactions.lazy()
+        .select("user_id", "item_id", "timestamp")
+        .with_row_index("position")
+        .join(users.lazy().select("user_id").with_row_index("user"), on="user_id")
+        .join(items.lazy().select("item_id").with_row_index("item"), on="item_id")
+        .sort("user", "timestamp", "position")
+        .select("user", pl.col("item").cast(pl.Int32))
+        .collect()
+    )
+    lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(users))
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Sequences(offsets, ordered["item"].to_numpy())

@@ -1,0 +1,86 @@
+"""Full-catalogue ranking of a held-out target per user, exactly.
+
+Candidates are the items that occur in the interactions; what the user has already seen is left out.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from contract.arrays import F32, I64
+from offline.data.dataset import Dataset
+from offline.embed import ItemVectors, UserEmbedder, embed_items, known_rows, user_embedder
+from offline.models.base import Retriever
+
+Target = Literal["validation", "test"]
+KS = (10, 50, 100, 200)
+BLOCK = 512
+
+
+class Evaluation(NamedTuple):
+    """The embedded catalogue and users of a model at one state of its training."""
+
+    items: ItemVectors
+    embed_users: UserEmbedder
+
+
+def embed(model: Retriever, dataset: Dataset) -> Evaluation:
+    """Identity rows of items and users that training never saw are the unknown ones."""
+    end = dataset.split().train_end
+    items = embed_items(model, dataset, known_rows(dataset.counts(end)))
+    users = known_rows(end - dataset.sequences.offsets[:-1])
+    return Evaluation(items, user_embedder(model, dataset, users, items.history))
+
+
+def targets(dataset: Dataset, target: Target) -> tuple[I64, I64]:
+    """Users (E,) that have a target, and its position (E,) in the sequences."""
+    split = dataset.split()
+    positions = split.test if target == "test" else split.validation
+    users = np.flatnonzero(positions >= 0)
+    return users, positions[users]
+
+
+def scores(
+    evaluation: Evaluation, dataset: Dataset, users: I64, positions: I64
+) -> Iterator[tuple[slice, F32]]:
+    """For blocks of the users: score of every item (b, N), the best over the interests; -inf for
+    what was seen before the position (unless it is the target) and for items without interactions.
+    """
+    rated = dataset.counts() > 0
+    for start in range(0, len(users), BLOCK):
+        block = slice(start, start + BLOCK)
+        vectors = evaluation.embed_users(users[block], positions[block])
+        table = (vectors @ evaluation.items.items.T).max(axis=1)  # (b, N)
+        table[:, ~rated] = -np.inf
+        for row, (user, position) in enumerate(zip(users[block], positions[block], strict=True)):
+            seen = dataset.sequences.items[dataset.sequences.offsets[user] : position]
+            table[row, seen[seen != dataset.sequences.items[position]]] = -np.inf
+        yield block, table
+
+
+def ranks(evaluation: Evaluation, dataset: Dataset, target: Target) -> I64:
+    """Rank (E,) of each user's target, 0 for the best; among equal scores the lower row leads."""
+    users, positions = targets(dataset, target)
+    found = np.empty(len(users), np.int64)
+    for block, table in scores(evaluation, dataset, users, positions):
+        wanted = dataset.sequences.items[positions[block]].astype(np.int64)
+        own = np.take_along_axis(table, wanted[:, None], axis=1)
+        earlier = np.arange(table.shape[1]) < wanted[:, None]
+        # Not `table > own`: with that, a score that is NaN would rank first.
+        found[block] = (~(table <= own) | ((table == own) & earlier)).sum(axis=1)
+    return found
+
+
+def ranked(
+    evaluation: Evaluation, dataset: Dataset, target: Target, k: int = KS[-1]
+) -> tuple[list[str], list[list[str]]]:
+    """User ids, and for each the best k item ids in order."""
+    users, positions = targets(dataset, target)
+    item_ids = np.array(dataset.item_ids, dtype=object)
+    lists: list[list[str]] = []
+    for _, table in scores(evaluation, dataset, users, positions):
+        rows = np.argsort(-table, axis=1, kind="stable")[:, :k]
+        finite = np.isfinite(np.take_along_axis(table, rows, axis=1))
+        lists += [item_ids[r[f]].tolist() for r, f in zip(rows, finite, strict=True)]
+    return [dataset.user_ids[user] for user in users], lists

@@ -1,0 +1,59 @@
+"""The table of models. A new one is one file here and one line in MODELS."""
+
+import inspect
+from typing import Any, cast
+
+from contract.errors import RecipeError
+from contract.features import Schema
+from offline.models.base import Retriever
+from offline.models.dssm import Dssm
+
+MODELS: dict[str, type] = {"dssm": Dssm}
+
+DATA_PARAMETERS = frozenset(
+    {"users", "items", "user_blocks", "item_blocks", "user_numbers", "item_numbers"}
+    | {"history_length"}
+)
+"""Constructor arguments that come from the data, never from a recipe."""
+
+
+def create_model(
+    name: str, schema: Schema, users: int, items: int, parameters: dict[str, Any]
+) -> Retriever:
+    """The model of that name for U users and N items.
+
+    Raises RecipeError for an unknown model or parameter, and for a value that it cannot have.
+    """
+    if name not in MODELS:
+        raise RecipeError(f"model '{name}': unknown; known are {', '.join(MODELS)}")
+    check_parameters(f"model '{name}'", MODELS[name], parameters, DATA_PARAMETERS)
+    try:
+        model = MODELS[name](
+            users=users,
+            items=items,
+            user_blocks=schema.users.blocks,
+            item_blocks=schema.items.blocks,
+            user_numbers=schema.users.number_width,
+            item_numbers=schema.items.number_width,
+            history_length=schema.history_length,
+            **parameters,
+        )
+    except (ValueError, RuntimeError) as error:  # torch's words for an impossible size or rate
+        raise RecipeError(f"model '{name}': {error}; change [parameters]") from error
+    return cast(Retriever, model)
+
+
+def check_parameters(
+    owner: str, target: Any, parameters: dict[str, Any], hidden: frozenset[str] = frozenset()
+) -> None:
+    """Raises RecipeError when `target` does not take one of the parameters, or not of that type."""
+    known = {n: p for n, p in inspect.signature(target).parameters.items() if n not in hidden}
+    for name, value in parameters.items():
+        if name not in known:
+            raise RecipeError(f"{owner}: unknown parameter '{name}'; known are {', '.join(known)}")
+        wanted = type(known[name].default)
+        # Not isinstance: True is no dimension.
+        if type(value) is not wanted and not (wanted is float and type(value) is int):
+            raise RecipeError(
+                f"{owner}: parameter '{name}' expected {wanted.__name__}, found {value!r}"
+            )

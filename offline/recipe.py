@@ -1,0 +1,111 @@
+"""A recipe: everything that decides what a training run produces, read from one TOML file."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from contract.errors import RecipeError
+from contract.features import Kind
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Features(_Part):
+    """Column of the users or items table -> kind. The ids need no line: every user and item has
+    one, and the model's parameters say how wide its embedding is."""
+
+    users: dict[str, Kind] = {}
+    items: dict[str, Kind] = {}
+
+
+class Training(_Part):
+    """How the model is fitted: Adam with a short warm-up and a cosine decay, stopped early on the
+    validation recall."""
+
+    epochs: int = Field(default=20, ge=1)
+    batch: int = Field(default=1024, ge=2)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float = Field(default=5.0, gt=0)
+    """Largest L2 norm of a step's gradient."""
+    patience: int = Field(default=3, ge=1)
+    """Epochs without a better validation recall before training stops."""
+    recall_at: int = Field(default=10, ge=1)
+    """The k of the validation recall."""
+
+
+class Recipe(_Part):
+    model: str
+    features: Features = Features()
+    history_length: int = Field(default=50, ge=1, le=1000)
+    parameters: dict[str, Any] = {}
+    """Arguments of the model's constructor."""
+    objective: str = "in_batch_softmax"
+    objective_parameters: dict[str, Any] = {}
+    training: Training = Training()
+    seed: int = 1
+    expect: dict[str, float] = {}
+    """Metric -> the figure that a run of this recipe must reach on its data set."""
+
+
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` changes; `a.b=1` reaches into a section.
+
+    Raises RecipeError for a file that is not TOML, an unknown key or a value out of range.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; see the recipes folder") from None
+    except OSError as error:
+        raise RecipeError(
+            f"{path}: cannot be read ({error.strerror}); give a .toml file"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not a TOML file: {error}") from error
+    for change in changes:
+        _apply(document, change)
+    return parse_recipe(document, str(path))
+
+
+def parse_recipe(document: Mapping[str, Any], name: str) -> Recipe:
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise RecipeError(f"{name}: {_explain(first['loc'], first)}") from error
+
+
+def _apply(document: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {change}: expected key=value, as in training.epochs=5")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        document = document.setdefault(section, {})
+        if not isinstance(document, dict):
+            raise RecipeError(f"--set {change}: '{section}' is not a section of the recipe")
+    document[last] = value
+
+
+def _explain(location: tuple[int | str, ...], first: Mapping[str, Any]) -> str:
+    key = ".".join(map(str, location))
+    if first["type"] == "missing":
+        return f"key '{key}' is missing; add it"
+    if first["type"] != "extra_forbidden":
+        return f"{key}: {first['msg'].lower()}, found {first.get('input')!r}"
+    parts: dict[str, type[BaseModel]] = {"features": Features, "training": Training}
+    part = parts.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
+    near = get_close_matches(str(location[-1]), part.model_fields, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"unknown key '{key}'{hint} (known: {', '.join(part.model_fields)})"

@@ -1,0 +1,174 @@
+"""The application: the one place that wires the parts together."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import perf_counter
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contract.errors import TandemError, TooLarge
+from contract.journal import GroupCommit, open_journal
+from contract.store import open_store
+from service import console, routes
+from service.errors import error_answer, error_response
+from service.live import Live
+from service.metrics import Metrics, Slot
+from service.settings import Settings, read_settings
+from service.swap import Swapper
+
+log = logging.getLogger("tandem")
+
+DESCRIPTION = "Recall (candidate retrieval) for recommender systems: user in, k items out."
+
+
+def create_app() -> ASGIApp:
+    """The application of one worker, for uvicorn; settings come from the environment."""
+    settings = read_settings()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    slot = Slot(settings.runtime_directory())
+    return serving(settings, slot)
+
+
+def serving(settings: Settings, slot: Slot) -> ASGIApp:
+    from prometheus_client import CollectorRegistry
+
+    metrics = Metrics(CollectorRegistry(), slot.number, settings.runtime_directory())
+    api = create_api(settings, metrics)
+    return Front(api, metrics, settings.max_body, str(slot.number))
+
+
+def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
+    api = FastAPI(title="Tandem", description=DESCRIPTION, lifespan=_lifespan(settings, metrics))
+    for router in (routes.recall, routes.write, routes.bundle, routes.health, console.router):
+        api.include_router(router)
+    api.add_exception_handler(TandemError, _on_tandem_error)
+    api.add_exception_handler(RequestValidationError, _on_malformed)
+    api.add_exception_handler(HTTPException, _on_http_error)
+    return api
+
+
+def _lifespan(settings: Settings, metrics: Metrics) -> Any:
+    @asynccontextmanager
+    async def lifespan(api: FastAPI) -> AsyncIterator[None]:
+        with _parts(settings, metrics) as parts:
+            api.state.parts = parts
+            await parts.swapper.check()
+            watching = asyncio.create_task(parts.swapper.watch(settings.watch_seconds))
+            try:
+                yield
+            finally:
+                watching.cancel()
+
+    return lifespan
+
+
+@contextmanager
+def _parts(settings: Settings, metrics: Metrics) -> Iterator[routes.Parts]:
+    uri = str(settings.state_directory() / "journal.db")
+    reading, writing = open_journal(uri), open_journal(uri)
+    journal = GroupCommit(writing)
+    store = open_store(settings.store)
+    live = Live(reading, metrics)
+    swapper = Swapper(store, settings.channel, live, uri, settings.max_user_events, metrics)
+    try:
+        yield routes.Parts(settings, live, journal, store, swapper, metrics)
+    finally:
+        journal.close()
+        writing.close()
+        reading.close()
+
+
+async def _on_tandem_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, TandemError)
+    response = error_response(error)
+    if response.status_code >= 500:
+        log.error("%s %s: %s", request.method, request.url.path, error)
+    return response
+
+
+async def _on_malformed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [
+        {
+            "field": ".".join(str(p) for p in e["loc"] if p not in ("one", "many")),
+            "problem": e["msg"],
+        }
+        for e in error.errors()
+    ]
+    message = f"{fields[0]['field']}: {fields[0]['problem']}"
+    return error_answer(422, "malformed_request", message, fields=fields)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
+    return error_answer(
+        error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"
+    )
+
+
+class Front:
+    """In front of everything: counts every answer, bounds every body, turns a bug into a 500.
+
+    An answer is counted before its first byte leaves, so a client that has it finds it counted.
+    """
+
+    def __init__(self, api: ASGIApp, metrics: Metrics, max_body: int, worker: str) -> None:
+        self._api, self._metrics, self._max_body = api, metrics, max_body
+        self._worker = (b"x-tandem-worker", worker.encode())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._api(scope, receive, send)
+            return
+        started = perf_counter()
+        answered = False
+
+        async def counted(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.start":
+                answered = True
+                message["headers"] = [*message.get("headers", ()), self._worker]
+                self._count(scope, message["status"], perf_counter() - started)
+            await send(message)
+
+        try:
+            await self._api(scope, self._bounded(scope, receive), counted)
+        except TooLarge as error:
+            await error_response(error)(scope, receive, counted)
+        except Exception:
+            log.exception("%s %s failed; this is a bug", scope["method"], scope["path"])
+            if not answered:
+                answer = error_answer(500, "internal_error", "the service failed; this is a bug")
+                await answer(scope, receive, counted)
+
+    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
+        self._require_small(int(dict(scope["headers"]).get(b"content-length", b"0")))
+        received = 0
+
+        async def bounded() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            self._require_small(received)
+            return message
+
+        return bounded
+
+    def _require_small(self, size: int) -> None:
+        if size > self._max_body:
+            raise TooLarge(
+                f"body: at most {self._max_body:,} bytes (max_body), found {size:,}; send less"
+            )
+
+    def _count(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", "unmatched")
+        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)

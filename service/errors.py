@@ -1,0 +1,52 @@
+"""Which HTTP status each error has, in one table, and the one shape of an error answer."""
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from contract.errors import (
+    BundleError,
+    FeatureError,
+    Forbidden,
+    JournalError,
+    MalformedRequest,
+    NotReady,
+    NotYetVisible,
+    Overloaded,
+    StoreError,
+    TandemError,
+    TooLarge,
+    UnknownItem,
+)
+
+STATUS: dict[type[TandemError], int] = {
+    MalformedRequest: 422,
+    FeatureError: 422,
+    UnknownItem: 404,
+    NotYetVisible: 409,
+    StoreError: 409,
+    BundleError: 409,
+    TooLarge: 413,
+    Forbidden: 403,
+    Overloaded: 429,
+    NotReady: 503,
+    JournalError: 503,
+}
+
+RETRY_SECONDS = 1
+
+
+def status_of(error: TandemError) -> int:
+    """500 for an error that no client can be at fault for."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def error_response(error: TandemError) -> Response:
+    return error_answer(status_of(error), error.code, str(error))
+
+
+def error_answer(status: int, code: str, message: str, **more: Any) -> Response:
+    headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else None
+    body = {"error": {"code": code, "message": message, **more}}
+    return Response(orjson.dumps(body), status, headers, "application/json")

@@ -1,0 +1,29 @@
+"""Request bodies that the API's documentation shows. A test posts each of them."""
+
+from typing import Any
+
+from fastapi import Body
+
+
+def _examples(**values: Any) -> Any:
+    return Body(
+        openapi_examples={
+            name: {"summary": name.replace("_", " "), "value": value}
+            for name, value in values.items()
+        }
+    )
+
+
+RECOMMENDATION = _examples(
+    session={"history": ["1", "2", "3"], "k": 10},
+    known_user={"user_id": "1", "k": 10, "exclude": ["1"]},
+)
+ITEMS = _examples(
+    one={"item_id": "new-1", "features": {}},
+    several={"items": [{"item_id": "new-1", "features": {}}, {"item_id": "new-2", "features": {}}]},
+    out_of_stock={"item_id": "new-1", "features": {}, "available": False},
+)
+EVENT = _examples(
+    one={"user_id": "1", "item_id": "2", "kind": "view"},
+    several={"events": [{"user_id": "1", "item_id": "2"}, {"user_id": "1", "item_id": "3"}]},
+)

@@ -1,0 +1,51 @@
+"""What may not be returned, as a test on candidate rows and as a bitmap for the search."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from contract.arrays import I64, Bool
+from service.overlay import Overlay
+
+
+@dataclass(frozen=True, eq=False)
+class Filter:
+    """The eligible rows of one request: alive, in the category, not blocked.
+
+    `blocked` are rows of bundle or overlay that this request must not return: what the user has
+    seen, what the request excludes.
+    """
+
+    overlay: Overlay
+    blocked: I64
+    category: tuple[Bool, Bool] | None = None
+    """Which bundle rows (N,) and which overlay slots are in the category asked for."""
+
+    def bundle_rows(self) -> Bool:
+        """Bitmap (N,) of the eligible rows of the bundle."""
+        allowed = ~self.overlay.dead
+        if self.category is not None:
+            allowed &= self.category[0]
+        allowed[self.blocked[self.blocked < self.overlay.base]] = False
+        return allowed
+
+    def overlay_slots(self) -> Bool:
+        """Bitmap of the eligible slots of the overlay."""
+        allowed = self.overlay.alive.copy()
+        if self.category is not None:
+            allowed &= self.category[1]
+        slots = self.blocked[self.blocked >= self.overlay.base] - self.overlay.base
+        allowed[slots] = False
+        return allowed
+
+    def keep(self, rows: I64) -> Bool:
+        """Which of these bundle rows are eligible, without a bitmap over the catalogue; row -1 is
+        not. Only for requests without a category."""
+        kept: Bool = (rows >= 0) & ~self.overlay.dead[rows]
+        if len(self.blocked):
+            kept &= ~np.isin(rows, self.blocked)
+        return kept
+
+    def most_removed(self) -> int:
+        """At most so many bundle rows are not eligible; only for requests without a category."""
+        return len(self.blocked) + self.overlay.dead_count

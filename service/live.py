@@ -1,0 +1,110 @@
+"""The one mutable reference of a worker: the state that answers now, kept up with the journal."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from contract.errors import BundleError, NotReady, NotYetVisible
+from contract.journal import Journal
+from service.engine import State
+from service.metrics import Metrics
+
+CHUNK = 2000
+"""Records applied at a time: bounds the memory of one call of the item tower."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A bundle that was not taken, and why."""
+
+    version: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A state, the journal position that it includes, and when it came to be."""
+
+    state: State
+    seq: int
+    at: datetime
+
+
+class Live:
+    """Used by one thread: the worker's event loop. A request calls `state()` once and works on what
+    it got; between requests the reference may be replaced."""
+
+    def __init__(self, journal: Journal, metrics: Metrics) -> None:
+        self._journal, self._metrics = journal, metrics
+        self._loaded: Loaded | None = None
+        self._shown: tuple[str, str, str] | None = None
+        self.refusal: Refusal | None = None
+
+    @property
+    def version(self) -> str | None:
+        return self._loaded.state.snapshot.version if self._loaded else None
+
+    @property
+    def seq(self) -> int:
+        return self._loaded.seq if self._loaded else 0
+
+    @property
+    def loaded_at(self) -> datetime | None:
+        return self._loaded.at if self._loaded else None
+
+    def state(self, min_seq: int = 0) -> State:
+        """The state with everything applied that any worker has acknowledged so far.
+
+        Raises NotReady while no bundle is loaded, NotYetVisible when the journal ends before
+        `min_seq`.
+        """
+        if self._loaded is None:
+            reason = f": {self.refusal.reason}" if self.refusal else "; publish one to the store"
+            raise NotReady(f"no bundle is loaded yet{reason}")
+        if self._journal.moved():
+            self._catch_up(self._loaded)
+        if self.seq < min_seq:
+            raise NotYetVisible(f"min_seq is {min_seq}, the journal ends at {self.seq}; try again")
+        return self._loaded.state
+
+    def replace(self, loaded: Loaded) -> None:
+        """Serve from this state on. What was written while it was built is applied first."""
+        self._catch_up(loaded)
+        self._show(loaded.state)
+        self.refusal = None
+
+    def _catch_up(self, loaded: Loaded) -> None:
+        self._loaded = catch_up(loaded, self._journal)
+        self._metrics.journal_seq.set(self._loaded.seq)
+        self._metrics.overlay_items.set(len(loaded.state.overlay))
+        self._metrics.overlay_refused.set(loaded.state.overlay.refused)
+
+    def _show(self, state: State) -> None:
+        manifest = state.snapshot.bundle.manifest
+        if self._shown:
+            self._metrics.bundle.labels(*self._shown).set(0)
+        self._shown = (manifest.version, manifest.model, manifest.index.backend)
+        self._metrics.bundle.labels(*self._shown).set(1)
+        self._metrics.bundle_created.set(manifest.created_at.timestamp())
+        self._metrics.bundle_loaded.set_to_current_time()
+
+
+def load(state: State, journal: Journal) -> Loaded:
+    """A state with all of the journal applied that its bundle lacks.
+
+    Raises BundleError when the bundle includes more of a journal than this one holds.
+    """
+    included, end = state.snapshot.bundle.manifest.seq, journal.last_seq()
+    if included > end:
+        raise BundleError(
+            f"{state.snapshot.bundle.path}: includes the journal up to seq {included}, the journal "
+            f"of this service ends at {end}; it is another one, see TANDEM_STATE"
+        )
+    return catch_up(Loaded(state, included, datetime.now(UTC)), journal)
+
+
+def catch_up(loaded: Loaded, journal: Journal) -> Loaded:
+    seq = loaded.seq
+    while records := journal.read(after=seq, limit=CHUNK):
+        loaded.state.apply(records)
+        seq = records[-1].seq
+    return Loaded(loaded.state, seq, loaded.at)

@@ -1,0 +1,187 @@
+"""The items added, changed or removed since the bundle.
+
+Rows go on where the bundle's end: overlay slot s is row N + s. A bundle row that was replaced or
+deleted is dead: it is no longer returned, though it still counts in the histories that hold it.
+
+An overlay belongs to one snapshot and to one thread. It changes only when journal records are
+applied, between two requests and never during one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from contract.arrays import F32, I32, I64, Bool
+from contract.errors import FeatureError
+from contract.features import Encoded
+from contract.ids import UNKNOWN
+from contract.journal import Record
+from service.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class OverlayItem:
+    """What was posted of an item, and where its vectors lie."""
+
+    slot: int
+    seq: int
+    features: Mapping[str, Any]
+    available: bool
+
+
+class Overlay:
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+        dims = snapshot.bundle.manifest.dims
+        self.base = dims.items
+        """N: the first row of the overlay."""
+        self.items: dict[str, OverlayItem] = {}
+        self.dead: Bool = np.zeros(dims.items, np.bool_)
+        """Bundle rows that must not be returned."""
+        self.dead_count = 0
+        self.refused = 0
+        """Journaled items whose features this bundle's schema cannot encode."""
+        self._ids: list[str] = []
+        self._slots: dict[str, int] = {}
+        self._vectors = np.empty((0, dims.dim), np.float32)
+        self._history = np.empty((0, dims.history), np.float32)
+        code_width = snapshot.bundle.manifest.features.items.code_width
+        self._codes = np.empty((0, code_width), np.int32)
+        self._alive = np.empty(0, np.bool_)
+
+    def __len__(self) -> int:
+        """Items of the overlay, available or not."""
+        return len(self.items)
+
+    @property
+    def slots(self) -> int:
+        return len(self._ids)
+
+    @property
+    def vectors(self) -> F32:
+        return self._vectors[: self.slots]
+
+    @property
+    def codes(self) -> I32:
+        return self._codes[: self.slots]
+
+    @property
+    def alive(self) -> Bool:
+        """Slots that may be returned."""
+        return self._alive[: self.slots]
+
+    def id_of(self, row: int) -> str:
+        """The item id of a row of the bundle or of the overlay."""
+        if row < self.base:
+            return self._snapshot.bundle.item_ids[row]
+        return self._ids[row - self.base]
+
+    def row(self, item_id: str) -> int:
+        """The row of an item, dead or alive; -1 when neither the bundle nor the overlay has it."""
+        slot = self._slots.get(item_id)
+        return self._snapshot.bundle.item_ids.row(item_id) if slot is None else self.base + slot
+
+    def rows(self, item_ids: Sequence[str]) -> I64:
+        """The rows of the known ones among these ids, in their order."""
+        found = [row for i in item_ids if (row := self.row(i)) != UNKNOWN]
+        return np.array(found, np.int64)
+
+    def history_vectors(self, rows: I64) -> F32:
+        """Rows of the bundle or the overlay (n,) -> (n, H)."""
+        in_bundle = rows < self.base
+        if in_bundle.all():
+            return self._snapshot.bundle.history_vectors[rows]
+        vectors = np.empty((len(rows), self._history.shape[1]), np.float32)
+        vectors[in_bundle] = self._snapshot.bundle.history_vectors[rows[in_bundle]]
+        vectors[~in_bundle] = self._history[rows[~in_bundle] - self.base]
+        return vectors
+
+    def item_vector(self, row: int) -> F32:
+        """(D,)"""
+        in_bundle = row < self.base
+        table = self._snapshot.bundle.item_vectors if in_bundle else self._vectors
+        vector: F32 = table[row if in_bundle else row - self.base]
+        return vector
+
+    def returnable(self, row: int) -> bool:
+        return not self.dead[row] if row < self.base else bool(self._alive[row - self.base])
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Apply item and delete records, in order. Of several on one item the last one counts."""
+        last = {r.body["item_id"]: r for r in records if r.kind in ("item", "delete")}
+        for item_id, record in last.items():
+            if record.kind == "delete":
+                self._delete(item_id)
+        self._upsert([r for r in last.values() if r.kind == "item"])
+
+    def _upsert(self, records: list[Record]) -> None:
+        encoded = {r.body["item_id"]: e for r in records if (e := self._encoded(r)) is not None}
+        if not encoded:
+            return
+        vectors, history, codes = self._embed(encoded)
+        for n, record in enumerate(r for r in records if r.body["item_id"] in encoded):
+            item_id, available = record.body["item_id"], record.body.get("available", True)
+            slot = self._slot(item_id)
+            self._vectors[slot], self._history[slot] = vectors[n], history[n]
+            self._codes[slot], self._alive[slot] = codes[n], available
+            features = record.body.get("features", {})
+            self.items[item_id] = OverlayItem(slot, record.seq, features, available)
+            self._bury(item_id)
+
+    def _encoded(self, record: Record) -> Encoded | None:
+        """A record was checked against the bundle of its day; a later one may have other fields."""
+        try:
+            return encode_item(self._snapshot, record.body)
+        except FeatureError:
+            self.refused += 1
+            return None
+
+    def _embed(self, items: Mapping[str, Encoded]) -> tuple[F32, F32, I32]:
+        """Item vectors (n, D), history vectors (n, H), codes (n, C). An item that the bundle knows
+        keeps its trained identity; a new one gets the unknown one."""
+        bundle = self._snapshot.bundle
+        codes = np.concatenate([e.codes for e in items.values()])
+        numbers = np.concatenate([e.numbers for e in items.values()])
+        known = [bundle.item_ids.row(item_id) + 1 for item_id in items]
+        identity = bundle.item_identity[known]
+        vectors, history = self._snapshot.item_tower(identity, Encoded(codes, numbers))
+        return vectors, history, codes
+
+    def _delete(self, item_id: str) -> None:
+        item = self.items.pop(item_id, None)
+        if item:
+            self._alive[item.slot] = False
+        self._bury(item_id)
+
+    def _bury(self, item_id: str) -> None:
+        row = self._snapshot.bundle.item_ids.row(item_id)
+        if row != UNKNOWN and not self.dead[row]:
+            self.dead[row] = True
+            self.dead_count += 1
+
+    def _slot(self, item_id: str) -> int:
+        """A slot is an item's for good: a history may hold its row after a delete."""
+        slot = self._slots.get(item_id)
+        if slot is None:
+            slot = self._slots[item_id] = len(self._ids)
+            self._ids.append(item_id)
+            if self.slots > len(self._alive):
+                self._grow(max(64, 2 * len(self._alive)))
+        return slot
+
+    def _grow(self, capacity: int) -> None:
+        for name in ("_vectors", "_history", "_codes", "_alive"):
+            old = getattr(self, name)
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+
+
+def encode_item(snapshot: Snapshot, body: Mapping[str, Any]) -> Encoded:
+    """An item as it is posted. Raises FeatureError naming the item and the field."""
+    try:
+        return snapshot.bundle.manifest.features.items.encode([body.get("features", {})])
+    except FeatureError as error:
+        raise FeatureError(f"item '{body['item_id']}': {error}") from error

@@ -1,0 +1,106 @@
+"""Every option of the service, once: name, meaning, unit, bounds, default. The only reader of the
+environment: option `watch_seconds` is the variable TANDEM_WATCH_SECONDS and the flag
+`--watch-seconds` of `tandem serve`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contract.errors import SettingsError
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="ignore")
+
+    store: str = Field("store", description="Where bundles live: a path.")
+    channel: str = Field("live", description="The channel of the store that is served.")
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Worker processes. One uses one core; they share all mapped files.",
+    )
+    state: str | None = Field(
+        None,
+        description="Directory of the journal and of what belongs to this service. "
+        "Default: 'state' beside a local store.",
+    )
+    watch_seconds: float = Field(
+        1.0, gt=0, le=3600, description="Seconds between two looks at the channel for a new bundle."
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        description="Key that reload and rollback require, sent as 'Authorization: Bearer KEY'. "
+        "Without one, both are refused.",
+    )
+    max_k: int = Field(1000, ge=1, le=10_000, description="Largest k of one request.")
+    max_history: int = Field(1000, ge=1, description="Most items in the history of one request.")
+    max_exclude: int = Field(
+        10_000, ge=1, description="Most item ids in the exclude list of one request."
+    )
+    max_batch: int = Field(5000, ge=1, description="Most items or events in one POST.")
+    max_body: int = Field(
+        8 * 2**20, ge=1024, description="Largest request body, in bytes; beyond it, 413."
+    )
+    max_user_events: int = Field(
+        1000, ge=1, description="Most recent events kept in memory for each user."
+    )
+
+    def state_directory(self) -> Path:
+        if self.state is not None:
+            return Path(self.state)
+        return Path(self.store.removeprefix("file://")).absolute().parent / "state"
+
+    def runtime_directory(self) -> Path:
+        """What only the processes of this one service share: metrics and worker slots."""
+        return self.state_directory() / f"service-{self.port}"
+
+
+class Option(NamedTuple):
+    """A setting as a flag of `tandem serve`."""
+
+    flag: str
+    name: str
+    type_name: str
+    help: str
+
+
+def options() -> list[Option]:
+    """All settings in order, for the command line."""
+    return [
+        Option(
+            flag="--" + name.replace("_", "-"),
+            name=name,
+            type_name=_type_name(field.annotation),
+            help=f"{field.description}" + _default(field.default),
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def read_settings() -> Settings:
+    """Raises SettingsError naming the option, what was found and what is allowed."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise SettingsError(
+            f"--{name.replace('_', '-')} (TANDEM_{name.upper()}): "
+            f"{first['msg']}, found {first['input']!r}"
+        ) from error
+
+
+def _type_name(annotation: object) -> str:
+    if annotation is int:
+        return "NUMBER"
+    return "SECONDS" if annotation is float else "TEXT"
+
+
+def _default(default: object) -> str:
+    return f"  [default: {default}]" if default is not None else ""

@@ -1,0 +1,135 @@
+"""A bundle loaded in memory, frozen: its arrays, its index, its towers.
+
+Loading is also the last gate: every page is touched once, and the golden requests that the
+publisher recorded are answered again. A bundle that fails is refused before anyone is served.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contract.arrays import F32, I32, Bool
+from contract.bundle import Bundle, open_bundle
+from contract.errors import BundleError, RecipeError
+from contract.features import Category, Encoded, Multi
+from contract.index import Index, load_backend, params_from
+from service.towers import ItemTower, UserTower
+
+PAGE = 4096
+GOLDEN_OVERLAP = 0.9
+GOLDEN_DIFFERENCE = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    bundle: Bundle
+    index: Index
+    user_tower: UserTower
+    item_tower: ItemTower
+    popular: I32
+    """All rows, the most popular first."""
+
+    @property
+    def version(self) -> str:
+        return self.bundle.version
+
+    @property
+    def items(self) -> int:
+        return self.bundle.manifest.dims.items
+
+    def history_length(self) -> int:
+        return self.bundle.manifest.features.history_length
+
+    def in_category(self, codes: I32, category: str) -> Bool | None:
+        """Which of n encoded items (n, C) carry the value in a category or multi feature; None when
+        no item of this bundle's vocabulary has it."""
+        found = np.zeros(len(codes), np.bool_)
+        known = False
+        for field in self.bundle.manifest.features.items.fields:
+            if isinstance(field, Category | Multi) and (code := field.code(category)):
+                block = self.bundle.manifest.features.items.block(field.name)
+                assert block is not None
+                found |= (codes[:, block.start : block.start + block.width] == code).any(axis=1)
+                known = True
+        return found if known else None
+
+    @cached_property
+    def category_rows(self) -> Callable[[str], Bool | None]:
+        """`in_category` of the bundle's own items, kept for the categories asked for last."""
+        codes = self.bundle.items.codes
+        return lru_cache(maxsize=256)(lambda category: self.in_category(codes, category))
+
+    def embed_user(self, user: int, profile: Encoded, history: F32, mask: F32) -> F32:
+        """User row (-1: unknown), encoded profile of one user, history (L, H) and mask (L,) -> the
+        user vectors (K, D)."""
+        identity = self.bundle.user_identity[user + 1 : user + 2]
+        vectors: F32 = self.user_tower(identity, profile, history[None], mask[None])[0]
+        return vectors
+
+
+def load_snapshot(path: Path) -> Snapshot:
+    """Open, check, prefault and rehearse the bundle in `path`. Raises BundleError."""
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    backend = load_backend(manifest.index.backend)
+    try:
+        build = params_from(backend.Build, manifest.index.build)
+        search = params_from(backend.Search, manifest.index.search)
+    except RecipeError as error:
+        raise BundleError(f"{path}: {error}; publish the run again") from error
+    index = backend.open(path / (backend.filename or ""), bundle.item_vectors, build, search)
+    snapshot = Snapshot(
+        bundle=bundle,
+        index=index,
+        user_tower=UserTower(bundle),
+        item_tower=ItemTower(bundle),
+        popular=np.argsort(-bundle.popularity, kind="stable").astype(np.int32),
+    )
+    _prefault(bundle)
+    _rehearse(snapshot)
+    return snapshot
+
+
+def _prefault(bundle: Bundle) -> None:
+    """Map every page now, so that no request pays for it."""
+    for array in bundle.arrays.values():
+        flat: npt.NDArray[Any] = array.reshape(-1).view(np.uint8)
+        flat[::PAGE].sum()
+
+
+def _rehearse(snapshot: Snapshot) -> None:
+    """Replay the golden requests. Raises BundleError when the answers are not the publisher's."""
+    bundle = snapshot.bundle
+    for request in bundle.golden:
+        user = bundle.user_ids.row(request["user_id"])
+        rows = bundle.user_items(user)[-snapshot.history_length() :]
+        history, mask = pad_history(bundle.history_vectors[rows], snapshot.history_length())
+        profile = Encoded(
+            bundle.users.codes[user : user + 1], bundle.users.numbers[user : user + 1]
+        )
+        vectors = snapshot.embed_user(user, profile, history, mask)
+        found, scores = snapshot.index.search(vectors, len(request["rows"][0]))
+        wanted = np.array(request["rows"])
+        overlap = np.mean([np.isin(f, w).mean() for f, w in zip(found, wanted, strict=True)])
+        difference = float(np.abs(scores[:, 0] - np.array(request["scores"])[:, 0]).max())
+        if not (overlap >= GOLDEN_OVERLAP and difference <= GOLDEN_DIFFERENCE):
+            raise BundleError(
+                f"{bundle.path}: golden request of user '{request['user_id']}': "
+                f"{overlap:.2f} of the expected items (at least {GOLDEN_OVERLAP}), best score off "
+                f"by {difference:.1e} (at most {GOLDEN_DIFFERENCE:g}); publish the run again"
+            )
+
+
+def pad_history(vectors: F32, length: int) -> tuple[F32, F32]:
+    """(n, H) with n <= length, oldest first -> (length, H), left-padded, and its mask (length,)."""
+    history = np.zeros((length, vectors.shape[1]), np.float32)
+    mask = np.zeros(length, np.float32)
+    if len(vectors):
+        history[-len(vectors) :] = vectors
+        mask[-len(vectors) :] = 1.0
+    return history, mask

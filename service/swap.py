@@ -1,0 +1,83 @@
+"""Hot swap: watch the channel, load beside the running bundle, then replace one reference."""
+
+import asyncio
+import logging
+import os
+import threading
+import time
+
+from contract.errors import TandemError
+from contract.journal import open_journal
+from contract.store import Store
+from service.engine import State
+from service.live import Live, Loaded, Refusal, load
+from service.metrics import Metrics
+from service.snapshot import load_snapshot
+
+log = logging.getLogger("tandem.swap")
+
+LOADING_NICENESS = 10
+
+
+class Swapper:
+    def __init__(
+        self,
+        store: Store,
+        channel: str,
+        live: Live,
+        journal_uri: str,
+        max_user_events: int,
+        metrics: Metrics,
+    ) -> None:
+        self._store, self._channel, self._live = store, channel, live
+        self._journal_uri, self._max_user_events = journal_uri, max_user_events
+        self._metrics = metrics
+        self._one_at_a_time = asyncio.Lock()
+
+    async def watch(self, seconds: float) -> None:
+        """Check the channel every so many seconds, until cancelled."""
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await self.check()
+            except TandemError as error:
+                log.error("watching channel '%s': %s", self._channel, error)
+
+    async def check(self, retry: bool = False) -> bool:
+        """Serve what the channel points at; whether that is a new bundle.
+
+        A bundle that is refused leaves the running one in place. It is not tried again until the
+        channel moves, unless `retry`.
+        """
+        async with self._one_at_a_time:
+            channel = self._store.channel(self._channel)
+            if channel is None or channel.version == self._live.version:
+                return False
+            refused = self._live.refusal
+            if refused and refused.version == channel.version and not retry:
+                return False
+            return await self._swap(channel.version)
+
+    async def _swap(self, version: str) -> bool:
+        started = time.perf_counter()
+        try:
+            loaded = await asyncio.to_thread(self._load, version)
+        except TandemError as error:
+            self._live.refusal = Refusal(version, str(error))
+            self._metrics.swaps.labels("refused").inc()
+            log.error("bundle %s refused, %s keeps serving: %s", version, self._live.version, error)
+            return False
+        self._live.replace(loaded)
+        self._metrics.swaps.labels("swapped").inc()
+        log.warning("bundle %s serves after %.2f s", version, time.perf_counter() - started)
+        return True
+
+    def _load(self, version: str) -> Loaded:
+        """Runs in a thread of its own, at low priority: the running bundle goes first."""
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        snapshot = load_snapshot(self._store.bundle(version))
+        journal = open_journal(self._journal_uri)
+        try:
+            return load(State.of(snapshot, self._max_user_events), journal)
+        finally:
+            journal.close()

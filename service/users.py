@@ -1,0 +1,26 @@
+"""What users did since the bundle: their live events, kept in memory, bounded per user."""
+
+from collections import deque
+
+
+class LiveUsers:
+    """User id -> the ids of the items they touched, oldest first.
+
+    Ids, not rows: an item may be posted after the event that names it.
+    """
+
+    def __init__(self, max_events: int) -> None:
+        self._events: dict[str, deque[str]] = {}
+        self._max_events = max_events
+
+    def __len__(self) -> int:
+        return len(self._events)
+
+    def add(self, user_id: str, item_id: str) -> None:
+        events = self._events.get(user_id)
+        if events is None:
+            events = self._events[user_id] = deque(maxlen=self._max_events)
+        events.append(item_id)
+
+    def items(self, user_id: str) -> tuple[str, ...]:
+        return tuple(self._events.get(user_id, ()))

@@ -1,0 +1,354 @@
+"""Tandem's command line: the composition root of the verbs. Each verb imports what it needs."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from contract.errors import ExtraMissing, TandemError
+
+if TYPE_CHECKING:
+    from offline.evaluate import Target
+
+EXTRAS = {"torch": "offline", "polars": "offline", "onnx": "offline", "onnxscript": "offline"}
+
+STORE = click.option("--store", required=True, help="Where bundles live: a path.")
+CHANNEL = click.option(
+    "--channel", default="live", show_default=True, help="Named pointer of the store to one bundle."
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+
+
+class Verbs(click.Group):
+    """Turns Tandem's errors into one line and exit code 1; click itself exits 2 on wrong use."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TandemError as error:
+            raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            extra = EXTRAS.get((error.name or "").partition(".")[0])
+            if extra is None:
+                raise
+            missing = _missing(str(ctx.invoked_subcommand), str(error.name), extra)
+            raise click.ClickException(str(missing)) from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def _missing(verb: str, module: str, extra: str) -> ExtraMissing:
+    return ExtraMissing(
+        f"tandem {verb} needs {module}: pip install -c constraints.txt '.[{extra}]'"
+    )
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tandem-recall", message="tandem %(version)s")
+def main() -> None:
+    """Tandem, online recall for recommender systems.
+
+    \b
+    The whole story on generated data:    tandem demo
+    Step by step, on MovieLens-100K:
+      tandem data ml-100k --out data/ml-100k
+      tandem train recipes/dssm-ml100k.toml --data data/ml-100k --out runs/dssm
+      tandem evaluate runs/dssm
+      tandem publish runs/dssm --to store
+      tandem serve --store store
+      curl localhost:8000/v1/recommendations/1?k=10
+    """
+
+
+@main.command()
+@click.argument("name", type=click.Choice(["ml-1m", "ml-100k", "synthetic"]))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory to write.")
+@click.option(
+    "--from",
+    "source",
+    type=click.Path(path_type=Path),
+    help="Directory with the raw files; without it the official archive is downloaded.",
+)
+@click.option("--users", default=2000, show_default=True, help="synthetic: how many users.")
+@click.option("--items", default=1000, show_default=True, help="synthetic: how many items.")
+@click.option(
+    "--interactions", default=100_000, show_default=True, help="synthetic: how many interactions."
+)
+@click.option("--seed", default=0, show_default=True, help="synthetic: seed of the generator.")
+def data(
+    name: str, out: Path, source: Path | None, users: int, items: int, interactions: int, seed: int
+) -> None:
+    """Write a data set as Tandem's three tables: interactions, items, users.
+
+    Your own data needs no verb: put interactions.parquet (user_id, item_id, timestamp) and, if you
+    have them, items.parquet and users.parquet into a directory and train on it. CSV works too.
+    """
+    from offline.data import movielens, synthetic
+    from offline.data.tables import write_tables
+
+    if name == "synthetic":
+        tables = synthetic.generate(users, items, interactions, seed=seed).tables
+    else:
+        raw = source or _download(name, out)
+        tables = movielens.read_movielens(name, raw)
+    write_tables(tables, out)
+    click.echo(f"{out}: {len(tables.interactions):,} interactions")
+
+
+def _download(name: str, out: Path) -> Path:
+    from offline.data import movielens
+    from offline.progress import Progress
+
+    with Progress(f"downloading {name}", 0) as progress:
+        return movielens.download(name, out, progress=progress.to)
+
+
+@main.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--data", "tables", required=True, type=click.Path(path_type=Path), help="The tables."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The run to write.")
+@click.option(
+    "--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="Where."
+)
+@click.option("--seed", type=int, help="Instead of the recipe's seed.")
+@click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a recipe key.")
+def train(
+    recipe: Path, tables: Path, out: Path, device: str, seed: int | None, changes: Sequence[str]
+) -> None:
+    """Train a RECIPE on the tables in a directory and write the run.
+
+    \b
+      tandem train recipes/dssm-ml1m.toml --data data/ml-1m --out runs/dssm
+      tandem train recipes/dssm-ml1m.toml --data data/ml-1m --out runs/short --set training.epochs=2
+    """
+    # Two busy-waiting threads on a shared machine are many times slower than two sleeping ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from offline.fit import fit
+    from offline.recipe import read_recipe
+
+    changes = [*changes, *([f"seed={seed}"] if seed is not None else [])]
+    run = fit(read_recipe(recipe, changes), tables, out, device, click.echo)
+    _show_metrics(run.description.metrics, "test")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--k", "ks", default="10,50,100,200", show_default=True, help="Depths, by commas.")
+@click.option(
+    "--target", default="test", type=click.Choice(["test", "validation"]), show_default=True
+)
+@click.option(
+    "--backend", default="faiss_hnsw", show_default=True, help="Index to rank through too."
+)
+@click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
+)
+@click.option(
+    "--ranked", type=click.Path(path_type=Path), help="Write every user's best items: Parquet."
+)
+def evaluate(
+    run: Path, ks: str, target: "Target", backend: str, json_file: Path | None, ranked: Path | None
+) -> None:
+    """Rank the whole catalogue for every user of a RUN and measure, exactly and through an index.
+
+    The target is each user's last interaction (test) or the one before it (validation); items that
+    the user had already seen are left out.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from offline.report import evaluate_run, write_ranked
+    from offline.run import load_run
+
+    depths = _depths(ks)
+    loaded = load_run(run)
+    report = evaluate_run(loaded, target, depths, backend)
+    if ranked:
+        write_ranked(loaded, target, ranked, max(depths))
+    if json_file:
+        _write_json(json_file, report)
+    _show_comparison(report, target, backend)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--to", "store", required=True, help="The store: a path.")
+@click.option(
+    "--backend", default="faiss_hnsw", show_default=True, help="exact, faiss_hnsw, annoy."
+)
+@CHANNEL
+@click.option(
+    "--force", is_flag=True, help="Publish although the gate refuses; the manifest says so."
+)
+def publish(run: Path, store: str, backend: str, channel: str, force: bool) -> None:
+    """Export, index and check a RUN, and let a channel of the store point at the bundle.
+
+    A bundle is refused, with the reason and nothing written, when it has NaN or repeated ids, when
+    an exported tower differs from the trained one, or when the index misses too many neighbours.
+    """
+    from contract.store import open_store
+    from offline.publish import IndexChoice
+    from offline.publish import publish as publish_run
+    from offline.run import load_run
+
+    manifest = publish_run(
+        load_run(run), open_store(store), channel, IndexChoice(backend), force=force
+    )
+    rows = [(c.check, c.wanted, c.found, "yes" if c.passed else "NO") for c in manifest.gate]
+    _table(("check", "wanted", "found", "passed"), rows)
+    click.echo(f"bundle {manifest.version} is what channel '{channel}' of {store} points at")
+
+
+@main.command()
+@STORE
+@CHANNEL
+@click.option("--to", "version", help="A version; default: what the channel pointed at before.")
+def rollback(store: str, channel: str, version: str | None) -> None:
+    """Point a channel at an earlier bundle; running services follow within a second."""
+    from contract.store import open_store
+
+    pointed = open_store(store).rollback(channel, version)
+    click.echo(f"channel '{channel}' of {store} points at {pointed.version}")
+
+
+@main.command()
+@STORE
+@JSON
+def bundles(store: str, as_json: bool) -> None:
+    """List the bundles of a store, and which channel points at which."""
+    from contract.manifest import read_manifest
+    from contract.store import open_store
+
+    opened = open_store(store)
+    pointing = opened.channels()
+    manifests = [read_manifest(opened.bundle(version)) for version in opened.versions()]
+    rows = [
+        {
+            "version": m.version,
+            "channels": [name for name, c in pointing.items() if c.version == m.version],
+            "model": m.model,
+            "backend": m.index.backend,
+            "items": m.dims.items,
+            "users": m.dims.users,
+            "metrics": m.metrics,
+            "created_at": m.created_at.isoformat(),
+            "forced": m.forced,
+        }
+        for m in manifests
+    ]
+    if as_json:
+        _print_json(rows)
+        return
+    columns = ("version", "channels", "model", "backend", "items", "users", "created_at")
+    _table(columns, [[_cell(row[c]) for c in columns] for row in rows])
+
+
+class Serve(click.Command):
+    """Reads the service's settings only when its own options are asked for."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from service.settings import options
+
+        flags = [
+            click.Option([o.flag, o.name], help=o.help, metavar=o.type_name) for o in options()
+        ]
+        return [*flags, *super().get_params(ctx)]
+
+
+@main.command(cls=Serve)
+def serve(**flags: str | None) -> None:
+    """Serve the bundle that a channel of a store points at, and follow the channel.
+
+    Every option is also an environment variable: --watch-seconds is TANDEM_WATCH_SECONDS.
+    """
+    from service.server import run
+
+    run({name: value for name, value in flags.items() if value is not None})
+
+
+@main.command()
+@click.option("--data", "name", default="synthetic", show_default=True, help="synthetic or ml-1m.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="Directory of the data.")
+@click.option("--out", default="demo", show_default=True, type=click.Path(path_type=Path))
+@click.option("--keep", is_flag=True, help="Leave the service up and print its URLs.")
+def demo(name: str, source: Path | None, out: Path, keep: bool) -> None:
+    """The whole story: train, publish, serve, recommend, append, swap, measure."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from offline.demo import tell
+
+    tell(name, source, out, keep)
+
+
+@main.command()
+@JSON
+def doctor(as_json: bool) -> None:
+    """What is installed, what is missing, and what this machine will do."""
+    from contract.doctor import examine
+
+    found = examine()
+    if as_json:
+        _print_json([{"what": w, "found": f, "advice": a} for w, f, a in found])
+    else:
+        _table(("what", "found", "advice"), found)
+
+
+def _depths(text: str) -> list[int]:
+    try:
+        depths = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        raise click.BadParameter(
+            f"'{text}': expected numbers, as in 10,50", param_hint="--k"
+        ) from None
+    if depths[0] < 1:
+        raise click.BadParameter("depths start at 1", param_hint="--k")
+    return depths
+
+
+def _show_metrics(metrics: dict[str, float], target: str) -> None:
+    shown = [(name, f"{value:.4f}") for name, value in metrics.items()]
+    _table((f"metric ({target})", "value"), shown)
+
+
+def _show_comparison(report: dict[str, dict[str, float]], target: str, backend: str) -> None:
+    rows = [
+        (name, f"{value:.4f}", f"{report[backend][name]:.4f}")
+        for name, value in report["exact"].items()
+    ]
+    _table((f"metric ({target})", "exact", f"through {backend}"), rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    # A pipe has no width: let it have whole lines.
+    console.print(table, width=None if console.is_terminal else 200, no_wrap=True)
+
+
+def _cell(value: object) -> str:
+    return ", ".join(value) if isinstance(value, list) else str(value)
+
+
+def _print_json(value: object) -> None:
+    import orjson
+
+    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+
+
+def _write_json(path: Path, value: object) -> None:
+    import orjson
+
+    path.write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
