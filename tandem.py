@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ import click
 from contract.errors import ExtraMissing, TandemError
 
 if TYPE_CHECKING:
+    from benchmarks.table import Row
     from offline.evaluate import Target
 
 EXTRAS = {"torch": "offline", "polars": "offline", "onnx": "offline", "onnxscript": "offline"}
@@ -287,13 +288,54 @@ def demo(name: str, source: Path | None, out: Path, keep: bool) -> None:
 @JSON
 def doctor(as_json: bool) -> None:
     """What is installed, what is missing, and what this machine will do."""
-    from contract.doctor import examine
+    from service.doctor import examine
 
     found = examine()
     if as_json:
         _print_json([{"what": w, "found": f, "advice": a} for w, f, a in found])
     else:
         _table(("what", "found", "advice"), found)
+
+
+@main.command()
+@click.argument("what", type=click.Choice(["serve", "search", "train", "build", "all"]))
+@click.option("--items", default=100_000, show_default=True, help="search: size of the catalogue.")
+@click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here.")
+def bench(what: str, items: int, check: bool, json_file: Path | None) -> None:
+    """Measure this machine: a table of what, measured, bar.
+
+    \b
+      serve   throughput and latency of the real service, 20 swaps under load
+      search  every index backend: recall, latency, build time, bytes
+      train   preparation and training speed
+      build   publishing, and loading a bundle
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    rows = _measure(what, items)
+    cells = [
+        (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
+    ]
+    _table(("what", "measured", "bar", ""), cells)
+    if json_file:
+        from benchmarks.table import report
+
+        _write_json(json_file, report(rows))
+    missed = sum(not row.holds for row in rows)
+    if check and missed:
+        raise click.ClickException(f"{missed} of {len(rows)} rows miss their bar")
+
+
+def _measure(what: str, items: int) -> "list[Row]":
+    from benchmarks import build, search, serve, train
+
+    measures: dict[str, Callable[[], list[Row]]] = {
+        "train": train.measure,
+        "search": lambda: search.measure(items),
+        "build": build.measure,
+        "serve": serve.measure,
+    }
+    return [row for name in ([what] if what != "all" else measures) for row in measures[name]()]
 
 
 def _depths(text: str) -> list[int]:

@@ -176,6 +176,7 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
         manifest = manifest.model_copy(update={"files": files})
         path = staged / manifests.NAME
         path.write_text(manifest.model_dump_json(indent=2))
+        path.chmod(0o444)
         sync(path)
         staged.chmod(0o755)
         sync(staged)

@@ -59,6 +59,9 @@ class _Draft:
     def __init__(self, run: Run, choice: IndexChoice, force: bool, parent: str | None) -> None:
         self.run, self.choice, self.force, self.parent = run, choice, force, parent
         self.dataset, self.model = run.dataset, run.model
+        self.backend = load_backend(choice.backend)
+        self.build = params_from(self.backend.Build, choice.build or {})
+        self.search = params_from(self.backend.Search, choice.search or {})
         split = self.dataset.split()
         self.item_known = known_rows(self.dataset.counts(split.train_end))
         self.user_known = known_rows(split.train_end - self.dataset.sequences.offsets[:-1])
@@ -87,13 +90,12 @@ class _Draft:
             gate.require(checks)
 
     def _index(self, directory: Path) -> tuple[Index, IndexEntry]:
-        backend = load_backend(self.choice.backend)
-        build = params_from(backend.Build, self.choice.build or {})
-        search = params_from(backend.Search, self.choice.search or {})
-        path = directory / (backend.filename or "")
-        backend.build(self.items.items, path, build)
-        entry = IndexEntry(backend=self.choice.backend, build=asdict(build), search=asdict(search))
-        return backend.open(path, self.items.items, build, search), entry
+        path = directory / (self.backend.filename or "")
+        self.backend.build(self.items.items, path, self.build)
+        entry = IndexEntry(
+            backend=self.choice.backend, build=asdict(self.build), search=asdict(self.search)
+        )
+        return self.backend.open(path, self.items.items, self.build, self.search), entry
 
     def _probe_users(self) -> I64:
         users = len(self.dataset.user_ids)

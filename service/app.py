@@ -9,39 +9,40 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contract.errors import TandemError, TooLarge
+from contract.errors import MalformedRequest, TandemError, TooLarge
 from contract.journal import GroupCommit, open_journal
 from contract.store import open_store
 from service import console, routes
 from service.errors import error_answer, error_response
 from service.live import Live
-from service.metrics import Metrics, Slot
+from service.metrics import Metrics
 from service.settings import Settings, read_settings
 from service.swap import Swapper
 
 log = logging.getLogger("tandem")
 
+HTTP_CODES = {
+    400: MalformedRequest.code,
+    404: "no_such_route",
+    405: "method_not_allowed",
+    413: TooLarge.code,
+}
+
 DESCRIPTION = "Recall (candidate retrieval) for recommender systems: user in, k items out."
 
 
-def create_app() -> ASGIApp:
-    """The application of one worker, for uvicorn; settings come from the environment."""
+def create_app(slot: int) -> ASGIApp:
+    """The application of the worker in this slot; settings come from the environment."""
     settings = read_settings()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
-    slot = Slot(settings.runtime_directory())
-    return serving(settings, slot)
-
-
-def serving(settings: Settings, slot: Slot) -> ASGIApp:
-    from prometheus_client import CollectorRegistry
-
-    metrics = Metrics(CollectorRegistry(), slot.number, settings.runtime_directory())
+    metrics = Metrics(CollectorRegistry(), slot, settings.runtime_directory())
     api = create_api(settings, metrics)
-    return Front(api, metrics, settings.max_body, str(slot.number))
+    return Front(api, metrics, settings.max_body, str(slot))
 
 
 def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
@@ -51,6 +52,7 @@ def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
     api.add_exception_handler(TandemError, _on_tandem_error)
     api.add_exception_handler(RequestValidationError, _on_malformed)
     api.add_exception_handler(HTTPException, _on_http_error)
+    api.add_exception_handler(Exception, _on_bug)
     return api
 
 
@@ -59,7 +61,7 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         with _parts(settings, metrics) as parts:
             api.state.parts = parts
-            await parts.swapper.check()
+            await parts.swapper.follow()
             watching = asyncio.create_task(parts.swapper.watch(settings.watch_seconds))
             try:
                 yield
@@ -108,14 +110,19 @@ async def _on_malformed(request: Request, error: Exception) -> Response:
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = {404: "no_such_route", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    return error_answer(
-        error.status_code, code, f"{request.method} {request.url.path}: {error.detail}"
-    )
+    code = HTTP_CODES.get(error.status_code, "http_error")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    response = error_answer(error.status_code, code, message)
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    return error_answer(500, "internal_error", "the service failed; this is a bug")
 
 
 class Front:
-    """In front of everything: counts every answer, bounds every body, turns a bug into a 500.
+    """In front of everything: counts every answer, bounds every body, logs a bug.
 
     An answer is counted before its first byte leaves, so a client that has it finds it counted.
     """
@@ -129,32 +136,25 @@ class Front:
             await self._api(scope, receive, send)
             return
         started = perf_counter()
-        answered = False
 
         async def counted(message: Message) -> None:
-            nonlocal answered
             if message["type"] == "http.response.start":
-                answered = True
                 message["headers"] = [*message.get("headers", ()), self._worker]
                 self._count(scope, message["status"], perf_counter() - started)
             await send(message)
 
         try:
             await self._api(scope, self._bounded(scope, receive), counted)
-        except TooLarge as error:
-            await error_response(error)(scope, receive, counted)
         except Exception:
             log.exception("%s %s failed; this is a bug", scope["method"], scope["path"])
-            if not answered:
-                answer = error_answer(500, "internal_error", "the service failed; this is a bug")
-                await answer(scope, receive, counted)
 
     def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        self._require_small(int(dict(scope["headers"]).get(b"content-length", b"0")))
+        announced = int(dict(scope["headers"]).get(b"content-length", b"0"))
         received = 0
 
         async def bounded() -> Message:
             nonlocal received
+            self._require_small(announced)
             message = await receive()
             received += len(message.get("body", b""))
             self._require_small(received)
@@ -164,11 +164,12 @@ class Front:
 
     def _require_small(self, size: int) -> None:
         if size > self._max_body:
-            raise TooLarge(
-                f"body: at most {self._max_body:,} bytes (max_body), found {size:,}; send less"
+            # Not TooLarge: of all errors while a body is read, FastAPI lets only this kind pass.
+            raise HTTPException(
+                413, f"body: at most {self._max_body:,} bytes (max_body), found {size:,}; send less"
             )
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = getattr(scope.get("route"), "path_format", "unmatched")
         self._metrics.requests.labels(scope["method"], route, str(status)).inc()
         self._metrics.request_seconds.labels(route).observe(seconds)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from contract.arrays import F32, I64, Bool
-from contract.errors import FeatureError, UnknownItem
+from contract.errors import FeatureError
 from contract.features import Encoded
 from contract.ids import UNKNOWN
 from contract.journal import Record
@@ -111,9 +111,7 @@ def recall(state: State, request: Request) -> Answer:
 
 def similar(state: State, item_id: str, k: int) -> Answer:
     """The items whose vectors are nearest to that of an item. Raises UnknownItem."""
-    row = state.overlay.row(item_id)
-    if row == UNKNOWN or not state.overlay.returnable(row):
-        raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
+    row = state.overlay.require(item_id)
     stages, started = Stages(), perf_counter()
     filter_ = Filter(state.overlay, np.array([row], np.int64))
     vector = state.overlay.item_vector(row)[None]
@@ -150,7 +148,7 @@ def _seen(state: State, user_id: str | None, row: int) -> I64:
     """Rows of all that a user touched, oldest first: the bundle's, then the live ones."""
     known = state.snapshot.bundle.user_items(row) if row != UNKNOWN else np.empty(0, np.int32)
     live = state.users.items(user_id) if user_id is not None else ()
-    rows = known.astype(np.int64)
+    rows = state.overlay.current(known.astype(np.int64))
     return np.concatenate([rows, state.overlay.rows(live)]) if live else rows
 
 
@@ -231,14 +229,15 @@ def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I6
 def _popular(state: State, filter_: Filter, k: int) -> tuple[I64, F32]:
     """The k most popular eligible rows with their share of all interactions, then new items, the
     newest first, with score zero."""
+    snapshot, overlay = state.snapshot, state.overlay
     eligible = filter_.bundle_rows()
-    popular = state.snapshot.popular
-    rows = popular[eligible[popular]][:k].astype(np.int64)
-    popularity = state.snapshot.bundle.popularity
-    shares: F32 = popularity[rows] / max(float(popularity.sum()), 1.0)
-    fresh = np.flatnonzero(filter_.overlay_slots())[::-1][: k - len(rows)] + state.overlay.base
-    scores = np.concatenate([shares, np.zeros(len(fresh), np.float32)])
-    return np.concatenate([rows, fresh]), scores
+    popular = snapshot.popular[eligible[snapshot.popular]][:k].astype(np.int64)
+    slots = np.flatnonzero(filter_.overlay_slots())[::-1]
+    rows = np.concatenate([popular, slots + overlay.base])
+    counts: F32 = np.concatenate([snapshot.bundle.popularity[popular], overlay.popularity[slots]])
+    best = np.argsort(-counts, kind="stable")[:k]
+    shares: F32 = counts[best] / max(float(snapshot.bundle.popularity.sum()), 1.0)
+    return rows[best], shares
 
 
 def _items(state: State, rows: I64, scores: F32) -> list[Item]:

@@ -1,8 +1,8 @@
 """Which HTTP status each error has, in one table, and the one shape of an error answer."""
 
+import json
 from typing import Any
 
-import orjson
 from starlette.responses import Response
 
 from contract.errors import (
@@ -49,4 +49,5 @@ def error_response(error: TandemError) -> Response:
 def error_answer(status: int, code: str, message: str, **more: Any) -> Response:
     headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else None
     body = {"error": {"code": code, "message": message, **more}}
-    return Response(orjson.dumps(body), status, headers, "application/json")
+    # Not orjson: a message may quote what only Python's own encoder can write, a lone surrogate.
+    return Response(json.dumps(body), status, headers, "application/json")

@@ -36,6 +36,7 @@ class Live:
     def __init__(self, journal: Journal, metrics: Metrics) -> None:
         self._journal, self._metrics = journal, metrics
         self._loaded: Loaded | None = None
+        self._behind = False
         self._shown: tuple[str, str, str] | None = None
         self.refusal: Refusal | None = None
 
@@ -60,11 +61,19 @@ class Live:
         if self._loaded is None:
             reason = f": {self.refusal.reason}" if self.refusal else "; publish one to the store"
             raise NotReady(f"no bundle is loaded yet{reason}")
-        if self._journal.moved():
-            self._catch_up(self._loaded)
+        self.tail()
         if self.seq < min_seq:
             raise NotYetVisible(f"min_seq is {min_seq}, the journal ends at {self.seq}; try again")
         return self._loaded.state
+
+    def tail(self) -> None:
+        """Apply what was written since the last look. Requests do it for themselves; a worker that
+        gets none must not fall behind either."""
+        if self._loaded and (self._behind or self._journal.moved()):
+            # The journal reports news once: what fails here is tried again at the next look.
+            self._behind = True
+            self._catch_up(self._loaded)
+            self._behind = False
 
     def replace(self, loaded: Loaded) -> None:
         """Serve from this state on. What was written while it was built is applied first."""
@@ -91,13 +100,22 @@ class Live:
 def load(state: State, journal: Journal) -> Loaded:
     """A state with all of the journal applied that its bundle lacks.
 
-    Raises BundleError when the bundle includes more of a journal than this one holds.
+    Raises BundleError when the bundle includes more of a journal than this one holds, or less than
+    was trimmed from it.
     """
-    included, end = state.snapshot.bundle.manifest.seq, journal.last_seq()
+    path, included = state.snapshot.bundle.path, state.snapshot.bundle.manifest.seq
+    end = journal.last_seq()
     if included > end:
         raise BundleError(
-            f"{state.snapshot.bundle.path}: includes the journal up to seq {included}, the journal "
-            f"of this service ends at {end}; it is another one, see TANDEM_STATE"
+            f"{path}: includes the journal up to seq {included}, the journal of this service ends "
+            f"at {end}; it is another one, see TANDEM_STATE"
+        )
+    following = journal.read(after=included, limit=1)
+    first = following[0].seq if following else end + 1
+    if first > included + 1:
+        raise BundleError(
+            f"{path}: includes the journal up to seq {included}, the journal was trimmed and "
+            f"begins at {first}; publish a bundle that includes what was trimmed"
         )
     return catch_up(Loaded(state, included, datetime.now(UTC)), journal)
 

@@ -1,11 +1,10 @@
 """Everything that Prometheus scrapes, right over all workers.
 
-Each worker writes its numbers to files of its own *slot*, not of its process id: when a worker is
-killed, the one that takes its place takes its slot too and counts on, so nothing that was counted
-is lost and the number of files stays that of the workers.
+Each worker writes its numbers to files named by its *slot*, not by its process id: when a worker is
+killed, the one that takes its place has the same slot and counts on, so nothing that was counted is
+lost and the number of files stays that of the workers.
 """
 
-import fcntl
 import os
 import shutil
 from pathlib import Path
@@ -28,26 +27,6 @@ def prepare_directory(runtime: Path) -> None:
     shutil.rmtree(runtime / "metrics", ignore_errors=True)
     (runtime / "metrics").mkdir(parents=True)
     os.environ[DIRECTORY] = str(runtime / "metrics")
-
-
-class Slot:
-    """A worker's number, 0 or more, held for as long as the process lives."""
-
-    def __init__(self, runtime: Path) -> None:
-        runtime.mkdir(parents=True, exist_ok=True)
-        self.number = 0
-        while not self._take(runtime / f"slot-{self.number}.lock"):
-            self.number += 1
-
-    def _take(self, path: Path) -> bool:
-        # The kernel drops the lock with the process, however it dies.
-        self._file = path.open("w")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            return False
-        return True
 
 
 class Metrics:

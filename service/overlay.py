@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from contract.arrays import F32, I32, I64, Bool
-from contract.errors import FeatureError
+from contract.errors import FeatureError, UnknownItem
 from contract.features import Encoded
 from contract.ids import UNKNOWN
 from contract.journal import Record
@@ -45,10 +45,12 @@ class Overlay:
         """Journaled items whose features this bundle's schema cannot encode."""
         self._ids: list[str] = []
         self._slots: dict[str, int] = {}
+        self._replaced: dict[int, int] = {}
         self._vectors = np.empty((0, dims.dim), np.float32)
         self._history = np.empty((0, dims.history), np.float32)
         code_width = snapshot.bundle.manifest.features.items.code_width
         self._codes = np.empty((0, code_width), np.int32)
+        self._popularity = np.empty(0, np.float32)
         self._alive = np.empty(0, np.bool_)
 
     def __len__(self) -> int:
@@ -68,6 +70,11 @@ class Overlay:
         return self._codes[: self.slots]
 
     @property
+    def popularity(self) -> F32:
+        """Interactions of each slot's item in the training tables; 0 for a new one."""
+        return self._popularity[: self.slots]
+
+    @property
     def alive(self) -> Bool:
         """Slots that may be returned."""
         return self._alive[: self.slots]
@@ -83,10 +90,26 @@ class Overlay:
         slot = self._slots.get(item_id)
         return self._snapshot.bundle.item_ids.row(item_id) if slot is None else self.base + slot
 
+    def require(self, item_id: str) -> int:
+        """The row of an item that was not deleted, available or not. Raises UnknownItem."""
+        row = self.row(item_id)
+        gone = item_id not in self.items and (row >= self.base or self.dead[row])
+        if row == UNKNOWN or gone:
+            raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
+        return row
+
     def rows(self, item_ids: Sequence[str]) -> I64:
         """The rows of the known ones among these ids, in their order."""
         found = [row for i in item_ids if (row := self.row(i)) != UNKNOWN]
         return np.array(found, np.int64)
+
+    def current(self, rows: I64) -> I64:
+        """Rows of the bundle -> where these items are now: a replaced one is in the overlay."""
+        dead = self.dead[rows]
+        if dead.any():
+            rows = rows.copy()
+            rows[dead] = [self._replaced.get(row, row) for row in rows[dead].tolist()]
+        return rows
 
     def history_vectors(self, rows: I64) -> F32:
         """Rows of the bundle or the overlay (n,) -> (n, H)."""
@@ -105,16 +128,17 @@ class Overlay:
         vector: F32 = table[row if in_bundle else row - self.base]
         return vector
 
-    def returnable(self, row: int) -> bool:
-        return not self.dead[row] if row < self.base else bool(self._alive[row - self.base])
-
     def apply(self, records: Sequence[Record]) -> None:
-        """Apply item and delete records, in order. Of several on one item the last one counts."""
-        last = {r.body["item_id"]: r for r in records if r.kind in ("item", "delete")}
-        for item_id, record in last.items():
+        """Apply item and delete records, in order. Of several on one item the last one counts, but
+        an item that was posted and deleted has its slot: histories may hold it, and all workers
+        must answer alike, however they cut the journal into batches."""
+        posted = {r.body["item_id"]: r for r in records if r.kind == "item"}
+        self._upsert(list(posted.values()))
+        for record in records:
             if record.kind == "delete":
-                self._delete(item_id)
-        self._upsert([r for r in last.values() if r.kind == "item"])
+                item = self.items.get(record.body["item_id"])
+                if item is None or item.seq < record.seq:
+                    self._delete(record.body["item_id"])
 
     def _upsert(self, records: list[Record]) -> None:
         encoded = {r.body["item_id"]: e for r in records if (e := self._encoded(r)) is not None}
@@ -128,6 +152,10 @@ class Overlay:
             self._codes[slot], self._alive[slot] = codes[n], available
             features = record.body.get("features", {})
             self.items[item_id] = OverlayItem(slot, record.seq, features, available)
+            row = self._snapshot.bundle.item_ids.row(item_id)
+            if row != UNKNOWN:
+                self._popularity[slot] = self._snapshot.bundle.popularity[row]
+                self._replaced[row] = self.base + slot
             self._bury(item_id)
 
     def _encoded(self, record: Record) -> Encoded | None:
@@ -172,7 +200,7 @@ class Overlay:
         return slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("_vectors", "_history", "_codes", "_alive"):
+        for name in ("_vectors", "_history", "_codes", "_popularity", "_alive"):
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old

@@ -6,6 +6,7 @@ Answers are written as bytes: the models in `schemas` document them, tests hold 
 import asyncio
 import hmac
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -14,8 +15,7 @@ import orjson
 from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 
-from contract.errors import BundleError, Forbidden, MalformedRequest, TooLarge, UnknownItem
-from contract.ids import UNKNOWN
+from contract.errors import BundleError, Forbidden, MalformedRequest, TooLarge
 from contract.journal import Entry, GroupCommit
 from contract.store import Store
 from service import engine, schemas
@@ -78,7 +78,7 @@ bundle = APIRouter(prefix="/v1/bundle", tags=["bundle"], responses=ERRORS)
 health = APIRouter(tags=["operation"])
 
 
-@recall.get("/recommendations/{user_id}", response_model=schemas.Recommendations)
+@recall.get("/recommendations/{user_id:path}", response_model=schemas.Recommendations)
 async def get_recommendations(
     parts: Use,
     user_id: Id,
@@ -108,7 +108,9 @@ async def post_recommendations(
     return _recommend(parts, wanted, body.min_seq)
 
 
-@recall.get("/items/{item_id}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND)
+@recall.get(
+    "/items/{item_id:path}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND
+)
 async def get_similar(parts: Use, item_id: Id, k: K = 50) -> Response:
     """The k items nearest to an item."""
     _limit_k(parts, k)
@@ -130,9 +132,9 @@ async def post_items(parts: Use, body: Annotated[schemas.OneOrMoreItems, ITEMS])
     items = body.items if isinstance(body, schemas.ItemsBody) else [body]
     _limit("items", len(items), parts.settings.max_batch)
     ids = [item.item_id for item in items]
-    twice = sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []
-    if twice:
-        raise MalformedRequest(f"items: '{twice[0]}' stands twice; send every item once")
+    if len(set(ids)) < len(ids):
+        twice, times = Counter(ids).most_common(1)[0]
+        raise MalformedRequest(f"items: '{twice}' stands {times} times; send every item once")
     bodies = [item.model_dump() for item in items]
     snapshot = parts.live.state().snapshot
     for one in bodies:
@@ -141,7 +143,7 @@ async def post_items(parts: Use, body: Annotated[schemas.OneOrMoreItems, ITEMS])
     return _json({"seq": seq, "items": ids}, 201)
 
 
-@write.get("/items/{item_id}", response_model=schemas.ItemKnown, responses=NOT_FOUND)
+@write.get("/items/{item_id:path}", response_model=schemas.ItemKnown, responses=NOT_FOUND)
 async def get_item(parts: Use, item_id: Id) -> Response:
     """What the service knows of an item, and where it came from."""
     state = parts.live.state()
@@ -150,17 +152,15 @@ async def get_item(parts: Use, item_id: Id) -> Response:
     if posted:
         known |= {"features": posted.features, "available": posted.available}
         return _json(known | {"source": "overlay", "seq": posted.seq})
-    row = _require_item(state, item_id)
+    row = state.overlay.require(item_id)
     features = orjson.loads(state.snapshot.bundle.attributes.raw(row))
     return _json(known | {"features": features, "available": True, "source": "bundle", "seq": None})
 
 
-@write.delete("/items/{item_id}", response_model=schemas.Written, responses=NOT_FOUND)
+@write.delete("/items/{item_id:path}", response_model=schemas.Written, responses=NOT_FOUND)
 async def delete_item(parts: Use, item_id: Id) -> Response:
     """Remove an item from every path: once this is answered it is never returned again."""
-    state = parts.live.state()
-    if item_id not in state.overlay.items:
-        _require_item(state, item_id)
+    parts.live.state().overlay.require(item_id)
     return _json({"seq": await _commit(parts, [Entry("delete", {"item_id": item_id})])})
 
 
@@ -171,8 +171,7 @@ async def post_events(parts: Use, body: Annotated[schemas.OneOrMoreEvents, EVENT
     _limit("events", len(events), parts.settings.max_batch)
     now = int(time.time())
     entries = [
-        Entry("event", event.model_dump() | {"timestamp": event.timestamp or now})
-        for event in events
+        Entry("event", {"timestamp": now} | event.model_dump(exclude_none=True)) for event in events
     ]
     return _json({"seq": await _commit(parts, entries)}, 201)
 
@@ -279,14 +278,6 @@ async def _checked(parts: Parts) -> Response:
     if refusal:
         raise BundleError(refusal.reason)
     return _json({"version": parts.live.state().snapshot.version, "swapped": swapped})
-
-
-def _require_item(state: engine.State, item_id: str) -> int:
-    """The row of an item of the bundle that was neither replaced nor deleted."""
-    row = state.snapshot.bundle.item_ids.row(item_id)
-    if row == UNKNOWN or not state.overlay.returnable(row):
-        raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
-    return row
 
 
 def _limit_k(parts: Parts, k: int) -> None:

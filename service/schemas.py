@@ -2,9 +2,25 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+import orjson
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+
+# The last second of the year 9999. Milliseconds since 1970 lie beyond it, and are refused.
+LAST_SECOND = 253_402_300_799
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _storable(features: dict[str, Any]) -> dict[str, Any]:
+    """The journal holds strict JSON; Python's parser takes more."""
+    try:
+        orjson.dumps(features)
+    except TypeError as error:
+        raise ValueError(f"cannot be stored: {error}") from error
+    return features
+
+
+Features = Annotated[dict[str, Any], AfterValidator(_storable)]
 
 
 class _Body(BaseModel):
@@ -16,7 +32,7 @@ class RecommendationRequest(_Body):
     history: list[Id] | None = Field(
         None, description="Item ids, oldest first, instead of what the service knows of the user."
     )
-    features: dict[str, Any] | None = Field(
+    features: Features | None = Field(
         None, description="The user's profile, instead of the known one."
     )
     k: int = Field(50, ge=1)
@@ -49,7 +65,7 @@ class SimilarItems(_Body):
 
 class ItemBody(_Body):
     item_id: Id
-    features: dict[str, Any] = {}
+    features: Features = {}
     available: bool = True
 
 
@@ -60,7 +76,9 @@ class ItemsBody(_Body):
 class EventBody(_Body):
     user_id: Id
     item_id: Id
-    timestamp: int | None = Field(None, ge=0, description="Seconds since 1970; default: now.")
+    timestamp: int | None = Field(
+        None, ge=0, le=LAST_SECOND, description="Seconds since 1970; default: now."
+    )
     kind: Annotated[str, Field(min_length=1, max_length=64)] = "view"
 
 

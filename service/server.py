@@ -1,31 +1,157 @@
-"""The processes of one service: uvicorn's workers, started by spawn, around one socket."""
+"""The processes of one service: a supervisor and its workers, started by spawn.
 
+Each worker accepts on a socket of its own. The sockets share the port (SO_REUSEPORT), so the kernel
+spreads connections over the workers evenly; with one shared socket it wakes the same worker again
+and again while the load is light. The supervisor holds all sockets open: when a worker is killed,
+connections wait for the one that takes its place instead of being refused.
+"""
+
+import logging
+import multiprocessing
+import multiprocessing.connection
 import os
+import signal
+import socket
+import sys
+import threading
+import time
 from collections.abc import Mapping
+from multiprocessing.context import SpawnProcess
+from types import FrameType
 
 import uvicorn
 
+from contract.errors import SettingsError
 from service.metrics import prepare_directory
-from service.settings import read_settings
+from service.settings import Settings, read_settings
+
+log = logging.getLogger("tandem.server")
 
 # One worker is one process on one core; a library that starts threads of its own only adds
 # switches, and OpenMP's threads hang after a fork.
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
+BACKLOG = 2048
+DRAIN_SECONDS = 10
+STARTUP_FAILED = 3
+"""Exit code of a worker that could not start: a restart would not help."""
+LEAST_LIFE_SECONDS = 1.0
+"""A worker that died is replaced at once, but no slot more often than this."""
+
 
 def run(options: Mapping[str, str]) -> None:
-    """Serve until stopped. Options override the environment, which is how workers get them too."""
+    """Serve until stopped. Options override the environment, which is how workers get them too.
+
+    Raises SettingsError for an option out of bounds or a port that is taken. Exits with code 1 when
+    a worker cannot start.
+    """
     os.environ.update({f"TANDEM_{name.upper()}": value for name, value in options.items()})
     settings = read_settings()
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    listeners = _listen(settings)
     prepare_directory(settings.runtime_directory())
-    uvicorn.run(
-        "service.app:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
+    sys.exit(Supervisor(listeners).run())
+
+
+class Supervisor:
+    """Keeps one worker running for each listener; the position of a listener is its slot."""
+
+    def __init__(self, listeners: list[socket.socket]) -> None:
+        self._listeners = listeners
+        self._workers: list[SpawnProcess] = []
+        self._started = [0.0] * len(listeners)
+        self._stopping = False
+
+    def run(self) -> int:
+        """Until SIGTERM or SIGINT; the exit code."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        self._workers = [self._start(slot) for slot in range(len(self._listeners))]
+        code = 0
+        while any(worker.is_alive() for worker in self._workers) or not self._stopping:
+            multiprocessing.connection.wait([w.sentinel for w in self._workers], timeout=0.5)
+            if any(worker.exitcode == STARTUP_FAILED for worker in self._workers):
+                code = 1
+                self._stop()
+            if not self._stopping:
+                self._replace_dead()
+        return code
+
+    def _start(self, slot: int) -> SpawnProcess:
+        self._started[slot] = time.monotonic()
+        context = multiprocessing.get_context("spawn")
+        worker = context.Process(target=work, args=(slot, self._listeners[slot]))
+        worker.start()
+        return worker
+
+    def _replace_dead(self) -> None:
+        for slot, worker in enumerate(self._workers):
+            if worker.is_alive():
+                continue
+            log.error("worker %d ended with code %s; starting another", slot, worker.exitcode)
+            time.sleep(max(0.0, self._started[slot] + LEAST_LIFE_SECONDS - time.monotonic()))
+            self._workers[slot] = self._start(slot)
+
+    def _stop(self, number: int = signal.SIGTERM, frame: FrameType | None = None) -> None:
+        self._stopping = True
+        for worker in self._workers:
+            if worker.is_alive():
+                worker.terminate()
+
+
+def work(slot: int, listener: socket.socket) -> None:
+    """One worker, in its own process."""
+    from service.app import create_app
+
+    threading.Thread(target=_die_with_supervisor, daemon=True).start()
+    config = uvicorn.Config(
+        create_app(slot),
+        lifespan="on",
         access_log=False,
         log_level="warning",
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    if not server.started:
+        sys.exit(STARTUP_FAILED)
+
+
+def _die_with_supervisor() -> None:
+    """A worker whose supervisor was killed would go on serving with no one to stop it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _listen(settings: Settings) -> list[socket.socket]:
+    """One listening socket per worker, all on the same port."""
+    address = (settings.host, settings.port)
+    try:
+        # Shared ports never clash, so a port in use by another program is found by an unshared one.
+        _bound(address, shared=False).close()
+        listeners = [_bound(address, shared=True) for _ in range(settings.workers)]
+    except OSError as error:
+        raise SettingsError(
+            f"--host {settings.host} --port {settings.port}: cannot listen ({error.strerror}); "
+            "choose another port or stop what uses it"
+        ) from error
+    for listener in listeners:
+        listener.listen(BACKLOG)
+    return listeners
+
+
+def _bound(address: tuple[str, int], shared: bool) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
+    return listener

@@ -6,9 +6,9 @@ import os
 import threading
 import time
 
-from contract.errors import TandemError
+from contract.errors import JournalError, TandemError
 from contract.journal import open_journal
-from contract.store import Store
+from contract.store import Channel, Store
 from service.engine import State
 from service.live import Live, Loaded, Refusal, load
 from service.metrics import Metrics
@@ -38,10 +38,15 @@ class Swapper:
         """Check the channel every so many seconds, until cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await self.check()
-            except TandemError as error:
-                log.error("watching channel '%s': %s", self._channel, error)
+            await self.follow()
+
+    async def follow(self) -> None:
+        """Check the channel and the journal; what stands in the way is logged."""
+        try:
+            await self.check()
+            self._live.tail()
+        except TandemError as error:
+            log.error("following channel '%s': %s", self._channel, error)
 
     async def check(self, retry: bool = False) -> bool:
         """Serve what the channel points at; whether that is a new bundle.
@@ -51,26 +56,50 @@ class Swapper:
         """
         async with self._one_at_a_time:
             channel = self._store.channel(self._channel)
-            if channel is None or channel.version == self._live.version:
+            if channel is None:
+                return False
+            if channel.version == self._live.version:
+                self._live.refusal = None
                 return False
             refused = self._live.refusal
             if refused and refused.version == channel.version and not retry:
                 return False
-            return await self._swap(channel.version)
+            return await self._take(channel)
 
-    async def _swap(self, version: str) -> bool:
+    async def _take(self, channel: Channel) -> bool:
+        refusal = await self._swap(channel.version)
+        if refusal and self._live.version is None:
+            # A worker that starts now serves what the others went on serving.
+            for version in reversed(channel.previous):
+                if await self._swap(version) is None:
+                    break
+        self._live.refusal = refusal
+        return refusal is None
+
+    async def _swap(self, version: str) -> Refusal | None:
         started = time.perf_counter()
         try:
             loaded = await asyncio.to_thread(self._load, version)
-        except TandemError as error:
-            self._live.refusal = Refusal(version, str(error))
+        except JournalError:
+            # Not the bundle's fault: the next look tries again.
+            raise
+        # Whatever else a bundle makes its readers raise, the running one keeps serving.
+        except Exception as error:
+            known = isinstance(error, TandemError)
+            reason = str(error) if known else f"{version}: {type(error).__name__}: {error}"
             self._metrics.swaps.labels("refused").inc()
-            log.error("bundle %s refused, %s keeps serving: %s", version, self._live.version, error)
-            return False
+            log.error(
+                "bundle %s refused, %s keeps serving: %s",
+                version,
+                self._live.version,
+                reason,
+                exc_info=not known,
+            )
+            return Refusal(version, reason)
         self._live.replace(loaded)
         self._metrics.swaps.labels("swapped").inc()
         log.warning("bundle %s serves after %.2f s", version, time.perf_counter() - started)
-        return True
+        return None
 
     def _load(self, version: str) -> Loaded:
         """Runs in a thread of its own, at low priority: the running bundle goes first."""

@@ -1,0 +1,42 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+BENCHES := serve search train build
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## Create .venv with everything in it (needs Python 3.11 and a C++ compiler)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c constraints.txt -e '.[offline,annoy,dev]'
+	touch $@
+
+demo: install ## The whole story in a minute; KEEP=1 leaves the service up, DATA=ml-1m FROM=dir
+	$(BIN)/tandem demo $(if $(KEEP),--keep) $(if $(DATA),--data $(DATA)) $(if $(FROM),--from $(FROM))
+
+test: check ## All checks, then all tests
+	$(BIN)/pytest
+
+check: install ## Lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install ## Format the code and sort its imports
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+bench: install ## All benchmarks against their bars; JSON in bench-out/
+	mkdir -p bench-out
+	set -e; for what in $(BENCHES); do \
+		$(BIN)/tandem bench $$what --check --json bench-out/$$what.json; \
+	done
+
+clean: ## Remove what was built, never data, runs, store or state
+	rm -rf .venv build dist *.egg-info demo bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,140 @@
+import numpy as np
+import polars as pl
+import torch
+
+from contract.arrays import F32, I64
+from offline import evaluate
+from offline.data.dataset import Dataset, prepare
+from offline.data.tables import Tables
+from offline.embed import ItemVectors, known_rows
+from offline.evaluate import Evaluation, embed, ranked, ranks, targets
+from offline.run import Run
+
+ITEMS, DIM = 30, 3
+
+
+def small() -> Dataset:
+    """Forty users of different lengths; some meet an item twice; six items are never met."""
+    rng = np.random.default_rng(4)
+    log = [
+        (f"u{user}", f"i{item}", time)
+        for user in range(40)
+        for time, item in enumerate(rng.integers(0, ITEMS - 6, user % 9))
+    ]
+    interactions = pl.DataFrame(log, ["user_id", "item_id", "timestamp"], orient="row")
+    items = pl.DataFrame({"item_id": [f"i{n}" for n in range(ITEMS)]})
+    return prepare(Tables(interactions, items, None), {}, {}, 4)
+
+
+def evaluation() -> Evaluation:
+    """Vectors of small whole numbers: scores are exact, and many are equal."""
+    rng = np.random.default_rng(5)
+    items = rng.integers(-2, 3, (ITEMS, DIM)).astype(np.float32)
+    users = rng.integers(-2, 3, (1000, 2, DIM)).astype(np.float32)
+
+    def embed_users(rows: I64, positions: I64) -> F32:
+        return users[positions]
+
+    return Evaluation(ItemVectors(items, items), embed_users)
+
+
+def slow_lists(
+    dataset: Dataset, evaluation: Evaluation, target: evaluate.Target
+) -> list[list[int]]:
+    """All candidates of each user in order, a user and an item at a time."""
+    lists = []
+    offsets, items = dataset.sequences
+    for user in range(len(dataset.user_ids)):
+        begin, end = int(offsets[user]), int(offsets[user + 1])
+        if end - begin < 3:
+            continue
+        position = end - 1 if target == "test" else end - 2
+        vectors = evaluation.embed_users(np.array([user]), np.array([position]))[0]
+        seen = set(items[begin:position].tolist()) - {int(items[position])}
+        candidates = sorted(set(items.tolist()) - seen)
+        scores = {
+            row: max(float(vector @ evaluation.items.items[row]) for vector in vectors)
+            for row in candidates
+        }
+        lists.append(sorted(candidates, key=lambda row: (-scores[row], row)))
+    return lists
+
+
+def test_ranks_and_lists_are_those_of_a_plain_reference() -> None:
+    dataset, found = small(), evaluation()
+    for target in ("validation", "test"):
+        expected = slow_lists(dataset, found, target)
+        users, positions = targets(dataset, target)
+        wanted = dataset.sequences.items[positions]
+
+        assert ranks(found, dataset, target).tolist() == [
+            order.index(item) for order, item in zip(expected, wanted, strict=True)
+        ]
+        names, lists = ranked(found, dataset, target, k=10)
+        assert names == [dataset.user_ids[user] for user in users]
+        assert lists == [[dataset.item_ids[row] for row in order[:10]] for order in expected]
+
+
+def test_lists_end_where_the_candidates_end() -> None:
+    dataset, found = small(), evaluation()
+
+    _, lists = ranked(found, dataset, "test", k=100)
+
+    assert lists == [
+        [dataset.item_ids[row] for row in order] for order in slow_lists(dataset, found, "test")
+    ]
+    assert max(map(len, lists)) < ITEMS - 5
+
+
+def test_blocks_of_users_make_no_difference(run: Run) -> None:
+    found = embed(run.model, run.dataset)
+    users, positions = targets(run.dataset, "test")
+    whole = found.embed_users(users, positions)
+
+    parts = [
+        found.embed_users(users[n : n + 1], positions[n : n + 1])[0] for n in range(0, 300, 29)
+    ]
+
+    np.testing.assert_allclose(whole[::29], np.array(parts), atol=1e-6)
+
+
+def test_what_the_user_has_seen_is_never_recommended(run: Run) -> None:
+    dataset = run.dataset
+    names, lists = ranked(embed(run.model, dataset), dataset, "test", k=50)
+    offsets, items = dataset.sequences
+
+    assert len(names) == 300
+    for name, recommended in zip(names, lists, strict=True):
+        user = dataset.user_ids.index(name)
+        seen = {dataset.item_ids[row] for row in items[offsets[user] : offsets[user + 1] - 1]}
+        assert len(recommended) == 50
+        assert not seen & set(recommended)
+
+
+def test_an_item_without_interactions_is_no_candidate(run: Run) -> None:
+    cold = set(run.dataset.item_ids[-10:])
+
+    _, lists = ranked(embed(run.model, run.dataset), run.dataset, "test", k=300)
+
+    assert not cold & {item for recommended in lists for item in recommended}
+
+
+def test_a_model_of_nan_ranks_last_and_not_first() -> None:
+    dataset, found = small(), evaluation()
+    broken = ItemVectors(np.full_like(found.items.items, np.nan), found.items.history)
+
+    found_ranks = ranks(found._replace(items=broken), dataset, "test")
+
+    assert (found_ranks >= len(set(dataset.sequences.items.tolist()))).all()
+
+
+def test_items_and_users_that_training_never_saw_are_embedded_as_unknown(run: Run) -> None:
+    assert known_rows(np.array([3, 0, 1])).tolist() == [1, 0, 3]
+
+    dataset, model = run.dataset, run.model
+    codes, numbers = (torch.from_numpy(a[-1:]) for a in dataset.items)
+    with torch.no_grad():
+        unknown = model.item_vectors(model.item_identity.weight[:1], codes, numbers)[0]
+
+    vectors = embed(model, dataset).items.items
+    np.testing.assert_allclose(vectors[-1], unknown.numpy(), atol=1e-6)
