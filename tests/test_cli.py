@@ -1,0 +1,188 @@
+"""The command line: what it prints, how it ends, and that its errors are one line."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+import tandem
+from contract.store import LocalStore
+from offline.data.dataset import Dataset
+from offline.run import Run
+
+SMALL = (
+    "training.epochs=1",
+    "parameters.dim=8",
+    "parameters.hidden=16",
+    "parameters.history_dim=8",
+)
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(tandem.main, [str(a) for a in arguments])
+
+
+def error_of(result: Result) -> str:
+    """The one line of an error."""
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "small"
+    result = invoke(
+        "data", "synthetic", "--out", path, "--users", 80, "--items", 60, "--interactions", 2000
+    )
+    assert result.exit_code == 0, result.output
+    return path
+
+
+@pytest.mark.parametrize("verb", sorted(tandem.main.commands))
+def test_every_verb_explains_itself(verb: str) -> None:
+    result = invoke(verb, "--help")
+
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 6
+
+
+def test_the_overview_names_every_verb_and_a_way_to_begin() -> None:
+    result = invoke("--help")
+
+    assert all(f"  {verb} " in result.output for verb in tandem.main.commands)
+    assert "tandem demo" in result.output
+
+
+def test_data_train_publish_and_bundles_make_a_live_bundle(tables: Path, tmp_path: Path) -> None:
+    run, store = tmp_path / "run", tmp_path / "store"
+    changes = [part for change in SMALL for part in ("--set", change)]
+
+    trained = invoke("train", "recipes/demo.toml", "--data", tables, "--out", run, *changes)
+    published = invoke("publish", run, "--to", store, "--backend", "exact")
+    listed = invoke("bundles", "--store", store, "--json")
+
+    assert trained.exit_code == 0, trained.output
+    assert "epoch   1" in trained.output
+    assert published.exit_code == 0, published.output
+    (bundle,) = json.loads(listed.stdout)
+    assert bundle["channels"] == ["live"]
+    assert bundle["backend"] == "exact"
+    assert bundle["items"] == 60
+    assert bundle["version"] in published.output
+
+
+def test_evaluate_writes_figures_and_rankings(run: Run, dataset: Dataset, tmp_path: Path) -> None:
+    figures, ranked = tmp_path / "figures.json", tmp_path / "ranked.parquet"
+
+    result = invoke(
+        "evaluate", run.path, "--k", "10,50", "--backend", "exact", "--json", figures,
+        "--ranked", ranked,
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    report = json.loads(figures.read_text())
+    assert report["exact"]["HR@10"] == run.description.metrics["HR@10"]
+    table = pl.read_parquet(ranked)
+    assert set(table["user_id"]) == set(dataset.user_ids)
+    assert set(table["ranked"].list.len()) <= set(range(1, 51))
+
+
+def test_rollback_goes_back_to_the_bundle_before(store: LocalStore) -> None:
+    first = store.versions()[0]
+    copied = store.root / "bundles" / "copy"
+    copied.symlink_to(store.bundle(first))
+    store.point("live", "copy")
+
+    result = invoke("rollback", "--store", store.root)
+
+    assert result.exit_code == 0
+    assert f"points at {first}" in result.stdout
+    again = invoke("rollback", "--store", store.root)
+    assert again.exit_code == 1
+    assert "no version before" in error_of(again)
+
+
+def test_doctor_lists_every_backend() -> None:
+    found = {row["what"] for row in json.loads(invoke("doctor", "--json").stdout)}
+
+    assert {"backend exact", "backend faiss_hnsw", "backend annoy", "torch", "cores"} <= found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("train", "recipes/none.toml", "--data", "x", "--out", "y"), "recipes/none.toml"),
+        (("evaluate", "no-run"), "no-run: not a run"),
+        (("publish", "no-run", "--to", "store"), "no-run: not a run"),
+        (("rollback", "--store", "no-store"), "points at nothing"),
+        (("bundles", "--store", "ftp://x"), "scheme 'ftp'"),
+        (("data", "ml-100k", "--from", "nowhere", "--out", "z"), "nowhere"),
+        (("serve", "--port", "70000"), "--port (TANDEM_PORT)"),
+        (("serve", "--workers", "many"), "--workers (TANDEM_WORKERS)"),
+    ],
+)
+def test_a_failure_is_one_line_and_exit_code_1(
+    arguments: tuple[str, ...], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # `serve` hands its options to the workers through the environment.
+    for name in ("TANDEM_PORT", "TANDEM_WORKERS"):
+        monkeypatch.setenv(name, "1")
+
+    result = invoke(*arguments)
+
+    assert result.exit_code == 1
+    assert error_of(result).startswith("Error: ")
+    assert named in error_of(result)
+
+
+def test_an_unknown_recipe_key_is_named_with_the_nearest(tables: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "recipes/demo.toml", "--data", tables, "--out", tmp_path / "run",
+        "--set", "training.epoch=3",
+    )  # fmt: skip
+
+    assert result.exit_code == 1
+    assert "'training.epoch'; did you mean 'epochs'?" in error_of(result)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train",),
+        ("data", "netflix", "--out", "x"),
+        ("evaluate", "run", "--k", "ten"),
+        ("nothing",),
+    ],
+)
+def test_wrong_use_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    assert invoke(*arguments).exit_code == 2
+
+
+def test_a_missing_extra_is_one_line_with_the_pip_command() -> None:
+    hide = "import sys; sys.modules['polars'] = None; import tandem; tandem.main()"
+
+    result = subprocess.run(
+        [sys.executable, "-c", hide, "data", "synthetic", "--out", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.returncode == 1
+    assert "tandem data needs polars: pip install -c constraints.txt '.[offline]'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_listing_and_serving_need_no_torch() -> None:
+    loaded = "import sys, tandem, contract.store, service.server; print('torch' in sys.modules)"
+
+    result = subprocess.run(
+        [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
+    )
+
+    assert result.stdout.strip() == "False"
