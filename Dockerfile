@@ -36,7 +36,7 @@ RUN --mount=type=bind,from=offline-builder,source=/wheels/offline,target=/wheels
     pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[offline,annoy]'
 COPY recipes recipes
 USER tandem
-CMD ["tandem", "--help"]
+CMD ["tandem", "doctor"]
 
 FROM base AS service
 RUN --mount=type=bind,from=builder,source=/wheels/service,target=/wheels \

@@ -1,7 +1,6 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-BENCHES := serve search train build
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format bench clean
@@ -33,9 +32,7 @@ format: install ## Format the code and sort its imports
 
 bench: install ## All benchmarks against their bars; JSON in bench-out/
 	mkdir -p bench-out
-	set -e; for what in $(BENCHES); do \
-		$(BIN)/tandem bench $$what --check --json bench-out/$$what.json; \
-	done
+	$(BIN)/tandem bench all --check --json bench-out/bench.json
 
 clean: ## Remove what was built, never data, runs, store or state
 	rm -rf .venv build dist *.egg-info demo bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 EXTRAS = {"torch": "offline", "polars": "offline", "onnx": "offline", "onnxscript": "offline"}
 
+PIPE_WIDTH = 160
+
 STORE = click.option("--store", required=True, help="Where bundles live: a path.")
 CHANNEL = click.option(
     "--channel", default="live", show_default=True, help="Named pointer of the store to one bundle."
@@ -387,9 +389,8 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(*columns, box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*row)
-    console = Console()
-    # A pipe has no width: let it have whole lines.
-    console.print(table, width=None if console.is_terminal else 200, no_wrap=True)
+    # A pipe has no width of its own: whole lines for the program that reads it.
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)
 
 
 def _cell(value: object) -> str:

@@ -34,6 +34,7 @@ def fit(recipe: Recipe, tables: Path, out: Path, device: str, say: Callable[[str
         recipe=recipe,
         features=dataset.schema,
         seq=dataset.seq,
+        integer_ids=dataset.integer_ids,
         epochs=tuple(trained.history),
         samples_per_second=trained.samples_per_second,
         metrics=ranking_metrics(found, KS) if len(found) else {},

@@ -69,6 +69,12 @@ def temporary_index(backend: str, vectors: F32) -> Iterator[Index]:
 
 
 def write_ranked(run: Run, target: Target, path: Path, k: int) -> None:
-    """Parquet with user_id and ranked: the best k item ids of every user, best first."""
+    """Parquet with user_id and ranked: the best k item ids of every user, best first. Ids that were
+    integers in the interactions are integers here."""
     users, lists = ranked(embed(run.model, run.dataset), run.dataset, target, k)
-    pl.DataFrame({"user_id": users, "ranked": lists}).write_parquet(path)
+    table = pl.DataFrame({"user_id": users, "ranked": lists})
+    if "user_id" in run.dataset.integer_ids:
+        table = table.with_columns(pl.col("user_id").cast(pl.Int64))
+    if "item_id" in run.dataset.integer_ids:
+        table = table.with_columns(pl.col("ranked").cast(pl.List(pl.Int64)))
+    table.write_parquet(path)

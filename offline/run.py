@@ -43,6 +43,7 @@ class Description(BaseModel):
     recipe: Recipe
     features: Schema
     seq: int
+    integer_ids: frozenset[str] = frozenset()
     epochs: tuple[Epoch, ...]
     samples_per_second: float
     metrics: dict[str, float]
@@ -139,4 +140,5 @@ def _read_dataset(directory: Path, description: Description) -> Dataset:
         schema=description.features,
         attributes=items.drop("item_id"),
         seq=description.seq,
+        integer_ids=description.integer_ids,
     )

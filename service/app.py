@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from time import perf_counter
 from typing import Any
@@ -97,15 +97,22 @@ async def _on_tandem_error(request: Request, error: Exception) -> Response:
 
 async def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = [
-        {
-            "field": ".".join(str(p) for p in e["loc"] if p not in ("one", "many")),
-            "problem": e["msg"],
-        }
-        for e in error.errors()
-    ]
+    fields = [{"field": _field(e["loc"]), "problem": _problem(request, e)} for e in error.errors()]
     message = f"{fields[0]['field']}: {fields[0]['problem']}"
-    return error_answer(422, "malformed_request", message, fields=fields)
+    return error_answer(422, MalformedRequest.code, message, fields=fields)
+
+
+def _field(location: Sequence[str | int]) -> str:
+    """Without the tags that tell one item or event from many."""
+    return ".".join(str(part) for part in location if part not in ("one", "many"))
+
+
+def _problem(request: Request, error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return f"not JSON: {error['ctx']['error']}"
+    if error["loc"][0] == "body" and "json" not in request.headers.get("content-type", ""):
+        return "expected JSON; send it with 'Content-Type: application/json'"
+    return str(error["msg"])
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

@@ -97,8 +97,7 @@ def recall(state: State, request: Request) -> Answer:
     user = _user(state, request)
     filter_ = _filter(state, request, user.seen)
     if user.source == "fallback":
-        rows, scores = _popular(state, filter_, request.k)
-        return Answer(_items(state, rows, scores), "fallback", stages=stages)
+        return _fallback(state, filter_, request.k, stages, started)
     rows = user.history[-state.snapshot.history_length() :]
     history, mask = pad_history(
         state.overlay.history_vectors(rows), state.snapshot.history_length()
@@ -224,6 +223,15 @@ def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I6
     slots = np.flatnonzero(filter_.overlay_slots())
     scores: F32 = (vectors @ overlay.vectors[slots].T).max(axis=0)
     return slots + overlay.base, scores
+
+
+def _fallback(state: State, filter_: Filter, k: int, stages: Stages, started: float) -> Answer:
+    stages.encode = _lap(started)
+    rows, scores = _popular(state, filter_, k)
+    stages.search = _lap(started, stages)
+    items = _items(state, rows, scores)
+    stages.merge = _lap(started, stages)
+    return Answer(items, "fallback", stages=stages)
 
 
 def _popular(state: State, filter_: Filter, k: int) -> tuple[I64, F32]:

@@ -72,9 +72,11 @@ class Supervisor:
         while any(worker.is_alive() for worker in self._workers) or not self._stopping:
             multiprocessing.connection.wait([w.sentinel for w in self._workers], timeout=0.5)
             if any(worker.exitcode == STARTUP_FAILED for worker in self._workers):
-                code = 1
+                code, self._stopping = 1, True
+            if self._stopping:
+                # Again, for a worker that was being started when the signal came.
                 self._stop()
-            if not self._stopping:
+            else:
                 self._replace_dead()
         return code
 

@@ -21,6 +21,9 @@ from contract.index import Index, load_backend, params_from
 from service.towers import ItemTower, UserTower
 
 PAGE = 4096
+KEPT_CATEGORIES = 32
+"""Bitmaps kept for the categories asked for last: one byte an item each, in every worker."""
+GOLDEN_ITEMS = 16
 GOLDEN_OVERLAP = 0.9
 GOLDEN_DIFFERENCE = 1e-3
 
@@ -62,7 +65,9 @@ class Snapshot:
     def category_rows(self) -> Callable[[str], Bool | None]:
         """`in_category` of the bundle's own items, kept for the categories asked for last."""
         codes = self.bundle.items.codes
-        return lru_cache(maxsize=256)(lambda category: self.in_category(codes, category))
+        return lru_cache(maxsize=KEPT_CATEGORIES)(
+            lambda category: self.in_category(codes, category)
+        )
 
     def embed_user(self, user: int, profile: Encoded, history: F32, mask: F32) -> F32:
         """User row (-1: unknown), encoded profile of one user, history (L, H) and mask (L,) -> the
@@ -82,6 +87,11 @@ def load_snapshot(path: Path) -> Snapshot:
         search = params_from(backend.Search, manifest.index.search)
     except RecipeError as error:
         raise BundleError(f"{path}: {error}; publish the run again") from error
+    if backend.filename and backend.filename not in manifest.files:
+        raise BundleError(
+            f"{path}: the manifest lists no {backend.filename}, the index of backend "
+            f"{manifest.index.backend}; publish the run again"
+        )
     index = backend.open(path / (backend.filename or ""), bundle.item_vectors, build, search)
     snapshot = Snapshot(
         bundle=bundle,
@@ -92,6 +102,7 @@ def load_snapshot(path: Path) -> Snapshot:
     )
     _prefault(bundle)
     _rehearse(snapshot)
+    _rehearse_items(snapshot)
     return snapshot
 
 
@@ -122,6 +133,24 @@ def _rehearse(snapshot: Snapshot) -> None:
                 f"{bundle.path}: golden request of user '{request['user_id']}': "
                 f"{overlap:.2f} of the expected items (at least {GOLDEN_OVERLAP}), best score off "
                 f"by {difference:.1e} (at most {GOLDEN_DIFFERENCE:g}); publish the run again"
+            )
+
+
+def _rehearse_items(snapshot: Snapshot) -> None:
+    """Embed some items again. Raises BundleError when their vectors are not the bundle's."""
+    bundle, items = snapshot.bundle, snapshot.items
+    rows = np.linspace(0, items - 1, min(GOLDEN_ITEMS, items), dtype=np.int64)
+    encoded = Encoded(bundle.items.codes[rows], bundle.items.numbers[rows])
+    vectors, history = snapshot.item_tower(bundle.item_identity[rows + 1], encoded)
+    for found, wanted in (
+        (vectors, bundle.item_vectors[rows]),
+        (history, bundle.history_vectors[rows]),
+    ):
+        difference = float(np.abs(found - wanted).max())
+        if not difference <= GOLDEN_DIFFERENCE:
+            raise BundleError(
+                f"{bundle.path}: the item tower is off by {difference:.1e} from the bundle's "
+                f"vectors (at most {GOLDEN_DIFFERENCE:g}); publish the run again"
             )
 
 

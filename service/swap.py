@@ -86,7 +86,7 @@ class Swapper:
         # Whatever else a bundle makes its readers raise, the running one keeps serving.
         except Exception as error:
             known = isinstance(error, TandemError)
-            reason = str(error) if known else f"{version}: {type(error).__name__}: {error}"
+            reason = str(error) if known else _unforeseen(version, error)
             self._metrics.swaps.labels("refused").inc()
             log.error(
                 "bundle %s refused, %s keeps serving: %s",
@@ -110,3 +110,8 @@ class Swapper:
             return load(State.of(snapshot, self._max_user_events), journal)
         finally:
             journal.close()
+
+
+def _unforeseen(version: str, error: Exception) -> str:
+    first = str(error).partition("\n")[0]
+    return f"{version}: loading failed, {type(error).__name__}: {first}; publish the run again"

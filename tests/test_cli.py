@@ -92,6 +92,25 @@ def test_evaluate_writes_figures_and_rankings(run: Run, dataset: Dataset, tmp_pa
     assert set(table["ranked"].list.len()) <= set(range(1, 51))
 
 
+def test_integer_ids_come_back_as_integers(tmp_path: Path) -> None:
+    log = {"user_id": [u for u in range(30) for _ in range(5)], "timestamp": [0, 1, 2, 3, 4] * 30}
+    items = [(u + 3 * n) % 20 for u in range(30) for n in range(5)]
+    (tmp_path / "data").mkdir()
+    pl.DataFrame(log | {"item_id": items}).write_parquet(tmp_path / "data" / "interactions.parquet")
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text('model = "dssm"\n[training]\nepochs = 1\n')
+    ranked = tmp_path / "ranked.parquet"
+
+    invoke("train", recipe, "--data", tmp_path / "data", "--out", tmp_path / "run")
+    result = invoke("evaluate", tmp_path / "run", "--backend", "exact", "--ranked", ranked)
+
+    assert result.exit_code == 0, result.output
+    table = pl.read_parquet(ranked)
+    assert table.schema == {"user_id": pl.Int64, "ranked": pl.List(pl.Int64)}
+    assert sorted(table["user_id"]) == list(range(30))
+    assert sorted(table["ranked"][0]) == sorted(set(range(20)) - set(items[:4]))
+
+
 def test_rollback_goes_back_to_the_bundle_before(store: LocalStore) -> None:
     first = store.versions()[0]
     copied = store.root / "bundles" / "copy"

@@ -54,6 +54,9 @@ class Dataset:
     seq: int
     """The last journal entry that these tables include; 0 when they were not exported from one."""
 
+    integer_ids: frozenset[str] = frozenset()
+    """As in `Tables`."""
+
     def split(self) -> Split:
         begin, end = self.sequences.offsets[:-1], self.sequences.offsets[1:]
         enough = end - begin >= 3
@@ -109,6 +112,7 @@ def prepare(
         schema=Schema(users=user_fields, items=item_fields, history_length=history_length),
         attributes=items.drop("item_id"),
         seq=seq,
+        integer_ids=tables.integer_ids,
     )
 
 

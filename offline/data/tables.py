@@ -26,6 +26,7 @@ import polars as pl
 from contract.errors import DataError
 
 FORMATS = ("parquet", "csv")
+ID_COLUMNS = frozenset({"user_id", "item_id"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,9 @@ class Tables:
     interactions: pl.DataFrame
     items: pl.DataFrame | None
     users: pl.DataFrame | None
+    integer_ids: frozenset[str] = frozenset()
+    """The id columns that are integers in the interactions file, so that they can be written as
+    such again."""
 
 
 def read_tables(directory: Path) -> Tables:
@@ -46,10 +50,12 @@ def read_tables(directory: Path) -> Tables:
     if path is None:
         names = " or ".join(f"interactions.{format_}" for format_ in FORMATS)
         raise DataError(f"{directory}: found neither {names}; interactions are required")
+    interactions = _read(path)
     return Tables(
-        check_interactions(_read(path), path),
+        check_interactions(interactions, path),
         _read_entities(directory, "items", "item_id"),
         _read_entities(directory, "users", "user_id"),
+        frozenset(n for n, kind in interactions.schema.items() if kind.is_integer()) & ID_COLUMNS,
     )
 
 
