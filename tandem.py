@@ -24,6 +24,13 @@ STORE = click.option("--store", required=True, help="Where bundles live: a path.
 CHANNEL = click.option(
     "--channel", default="live", show_default=True, help="Named pointer of the store to one bundle."
 )
+BACKEND = click.option(
+    "--backend",
+    default="faiss_hnsw",
+    show_default=True,
+    metavar="NAME",
+    help="The index: exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib or annoy.",
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -148,9 +155,7 @@ def train(
 @click.option(
     "--target", default="test", type=click.Choice(["test", "validation"]), show_default=True
 )
-@click.option(
-    "--backend", default="faiss_hnsw", show_default=True, help="Index to rank through too."
-)
+@BACKEND
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
 )
@@ -182,9 +187,7 @@ def evaluate(
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", "store", required=True, help="The store: a path.")
-@click.option(
-    "--backend", default="faiss_hnsw", show_default=True, help="exact, faiss_hnsw, annoy."
-)
+@BACKEND
 @CHANNEL
 @click.option(
     "--force", is_flag=True, help="Publish although the gate refuses; the manifest says so."
@@ -303,7 +306,7 @@ def doctor(as_json: bool) -> None:
 
 @main.command()
 @click.argument("what", type=click.Choice(["serve", "search", "train", "build", "quality", "all"]))
-@click.option("--items", default=100_000, show_default=True, help="search: size of the catalogue.")
+@click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
 @click.option("--recipe", default="demo", show_default=True, help="quality: name of the recipe.")
 @click.option(
     "--data", "tables", type=click.Path(path_type=Path), help="quality: the recipe's data set."
@@ -348,8 +351,8 @@ def _measure(what: str, items: int, recipe: str, tables: Path) -> "list[Row]":
     measures: dict[str, Callable[[], list[Row]]] = {
         "train": train.measure,
         "search": lambda: search.measure(items),
-        "build": build.measure,
-        "serve": serve.measure,
+        "build": lambda: build.measure(items),
+        "serve": lambda: serve.measure(items),
     }
     return [row for name in ([what] if what != "all" else measures) for row in measures[name]()]
 

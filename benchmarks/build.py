@@ -6,11 +6,9 @@ from benchmarks.table import Row
 from benchmarks.world import world
 from service.snapshot import load_snapshot
 
-ITEMS = 10_000
 
-
-def measure() -> list[Row]:
-    with world(ITEMS) as made:
+def measure(items: int) -> list[Row]:
+    with world(items) as made:
         started = time.perf_counter()
         version = made.publish("faiss_hnsw")
         published = time.perf_counter() - started
@@ -19,9 +17,9 @@ def measure() -> list[Row]:
         started = time.perf_counter()
         load_snapshot(path)
         loaded = time.perf_counter() - started
-    label = f"{ITEMS:,} items:"
+    label = f"{items:,} items:"
     return [
         Row(f"{label} publish, with export, gate and fsync", published, "s"),
-        Row(f"{label} bundle", size / ITEMS, "bytes/item"),
+        Row(f"{label} bundle", size / items, "bytes/item"),
         Row(f"{label} load, check and rehearse, warm", loaded, "s", at_most=2.0),
     ]

@@ -7,6 +7,7 @@ under load, not of the service's limit.
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from benchmarks.table import Row
 from benchmarks.world import World, world
 from offline.local import Service, local_service
 
-ITEMS = 1_000
 WORKERS = 2
 CONNECTIONS = 8
 SATURATION_SECONDS = 5.0
@@ -25,27 +25,31 @@ SWAP_SECONDS = 1.5
 WINDOW_SECONDS = 0.75
 
 
-def measure() -> list[Row]:
-    with world(ITEMS) as made:
-        versions = [made.publish("faiss_hnsw"), made.publish("exact")]
-        options = {"workers": WORKERS, "watch_seconds": 0.1}
-        log = made.folder / "service.log"
-        with local_service(str(made.store.root), log, options) as service:
-            capacity = _saturate(service, made)
-            return [*capacity, *_swap(service, made, versions, capacity[0].measured / 2)]
+def measure(items: int) -> list[Row]:
+    with world(items) as made:
+        versions = [made.publish("faiss_hnsw"), made.publish("faiss_hnsw")]
+        with _service(made, workers=1) as service:
+            alone = _saturate(service, made, f"{items:,} items, 1 worker:")
+        with _service(made, workers=WORKERS) as service:
+            together = _saturate(service, made, f"{items:,} items, {WORKERS} workers:")
+            swaps = _swap(service, made, versions, together[0].measured / 2)
+    return [*alone, *together, *swaps]
 
 
-def _saturate(service: Service, made: World) -> list[Row]:
+def _service(made: World, workers: int) -> AbstractContextManager[Service]:
+    options = {"workers": workers, "watch_seconds": 0.1}
+    return local_service(str(made.store.root), made.folder / "service.log", options)
+
+
+def _saturate(service: Service, made: World, label: str) -> list[Row]:
     with Load(service.port, made.run.dataset.user_ids, CONNECTIONS, None) as load:
         time.sleep(SATURATION_SECONDS)
     answers = load.answers
-    rate = len(answers) / SATURATION_SECONDS
-    label = f"{WORKERS} workers, {CONNECTIONS} connections:"
     return [
-        Row(f"{label} throughput", rate, "requests/s"),
+        Row(f"{label} throughput", len(answers) / SATURATION_SECONDS, "requests/s"),
         Row(f"{label} not 2xx", _failed(answers), "answers", at_most=0),
-        Row(f"{label} p50", _percentile(answers, 50), "ms"),
-        Row(f"{label} p99", _percentile(answers, 99), "ms"),
+        Row(f"{label} p50 at saturation", _percentile(answers, 50), "ms"),
+        Row(f"{label} p99 at saturation", _percentile(answers, 99), "ms"),
     ]
 
 

@@ -16,6 +16,8 @@ from offline.run import Run
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.toml"
 
+MOST_INTERACTIONS = 1_000_000
+
 
 class World(NamedTuple):
     folder: Path
@@ -31,7 +33,8 @@ def world(items: int) -> Iterator[World]:
     """One epoch of training; nothing published yet."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        tables = generate(users=2_000, items=items, interactions=50 * items + 50_000).tables
+        interactions = min(50 * items + 50_000, MOST_INTERACTIONS)
+        tables = generate(users=2_000, items=items, interactions=interactions).tables
         write_tables(tables, folder / "data")
         recipe = read_recipe(RECIPE, ["training.epochs=1"])
         run = fit(recipe, folder / "data", folder / "run", "cpu", lambda _: None)

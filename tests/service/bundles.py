@@ -1,6 +1,5 @@
 """Bundles made out of a bundle: sealed anew, so that only what a test changed is different."""
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from contract.bundle import GOLDEN, open_bundle
+from contract.bundle import ids_arrays, open_bundle
+from contract.ids import Ids
 from contract.index import load_backend
 from contract.manifest import Index, Manifest
 from contract.store import LocalStore
@@ -49,15 +49,13 @@ def with_backend(store: LocalStore, source: Path, name: str) -> str:
 
 
 def rolled(store: LocalStore, source: Path) -> str:
-    """Every item with the vector of the item before it: as good a bundle, and other answers."""
-    return derive(store, source, _roll)
+    """Every item under the id of the one before it: as good a bundle, and other answers."""
+    ids = open_bundle(source).item_ids
+    names = [ids[row] for row in range(len(ids))]
+    arrays = ids_arrays("item_ids", Ids.of(names[1:] + names[:1]))
 
+    def relabel(directory: Path) -> None:
+        for name, array in arrays.items():
+            np.save(directory / f"{name}.npy", array)
 
-def _roll(directory: Path) -> None:
-    path = directory / "item_vectors.npy"
-    vectors = np.load(path)
-    np.save(path, np.roll(vectors, 1, axis=0))
-    golden = json.loads((directory / GOLDEN).read_text())
-    for request in golden:
-        request["rows"] = ((np.array(request["rows"]) + 1) % len(vectors)).tolist()
-    (directory / GOLDEN).write_text(json.dumps(golden))
+    return derive(store, source, relabel)

@@ -24,8 +24,11 @@ class Reference:
         self.features: dict[str, dict[str, Any]] = {
             item_id: json.loads(bundle.attributes.raw(row)) for row, item_id in enumerate(self.ids)
         }
-        self.hidden: set[str] = set()
-        """Deleted or not available."""
+        items = self.features.values()
+        self._categories = {item["category"] for item in items}
+        self._tags = {tag for item in items for tag in item["tags"]}
+        self.deleted: set[str] = set()
+        self.unavailable: set[str] = set()
         self._vectors = dict(zip(self.ids, bundle.item_vectors, strict=True))
         self._history = dict(zip(self.ids, bundle.history_vectors, strict=True))
         self._popularity = dict(zip(self.ids, bundle.popularity.tolist(), strict=True))
@@ -40,10 +43,11 @@ class Reference:
         self.features[item_id] = dict(features)
         self._vectors[item_id], self._history[item_id] = vectors[0], history[0]
         self._popularity.setdefault(item_id, 0.0)
-        (self.hidden.discard if available else self.hidden.add)(item_id)
+        self.deleted.discard(item_id)
+        (self.unavailable.discard if available else self.unavailable.add)(item_id)
 
     def delete(self, item_id: str) -> None:
-        self.hidden.add(item_id)
+        self.deleted.add(item_id)
 
     def event(self, user_id: str, item_id: str) -> None:
         self._events[user_id].append(item_id)
@@ -57,10 +61,12 @@ class Reference:
         return before + self._events[user_id]
 
     def in_category(self, category: str) -> set[str]:
+        """A value that training did not see is no category, whoever has it."""
         return {
             item_id
             for item_id, item in self.features.items()
-            if category == item.get("category") or category in item.get("tags", ())
+            if (category == item.get("category") and category in self._categories)
+            or (category in item.get("tags", ()) and category in self._tags)
         }
 
     def eligible(
@@ -71,7 +77,7 @@ class Reference:
         category: str | None = None,
     ) -> list[str]:
         """The items that a request may be answered with."""
-        out = {*self.hidden, *self.seen(user_id), *history, *exclude}
+        out = {*self.deleted, *self.unavailable, *self.seen(user_id), *history, *exclude}
         wanted = self.features.keys() if category is None else self.in_category(category)
         return [item_id for item_id in self._vectors if item_id in wanted and item_id not in out]
 
@@ -117,8 +123,8 @@ class Reference:
             vectors[0, place], mask[0, place] = vector, 1.0
         identity = bundle.user_identity[row + 1][None]
         found = _run(self._user_tower, identity, profile, history=vectors, mask=mask)
-        interests: F32 = found[0][0]
-        return interests[0]
+        interest: F32 = found[0][0, 0]
+        return interest
 
 
 def assert_best(

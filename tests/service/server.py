@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
 
@@ -38,13 +37,14 @@ def free_port() -> int:
 
 
 class Server:
-    """`options` are those of `tandem serve`, with underscores. Use it as a context manager."""
+    """`options` are those of `tandem serve`, with underscores; one that is None is left out."""
 
     def __init__(self, store: Path, state: Path, **options: object) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.state = state
         self._log = state / "service.log"
+        self._worker_count = int(str(options.get("workers", 1)))
         self._options = {
             "store": store,
             "state": state,
@@ -53,7 +53,6 @@ class Server:
             "admin_key": KEY,
         } | options
         self._process: subprocess.Popen[bytes] | None = None
-        self.client = self.new_client()
 
     def __enter__(self) -> "Server":
         self.start()
@@ -65,16 +64,17 @@ class Server:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.client.close()
         if self._process:
             self.stop()
 
     def new_client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=30.0)
+        return httpx.Client(base_url=self.url, timeout=30.0, verify=False)
 
     def start(self) -> None:
         self.state.mkdir(parents=True, exist_ok=True)
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
+        self.client = self.new_client()
+        given = {name: value for name, value in self._options.items() if value is not None}
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tandem", "serve", *flags],
@@ -87,23 +87,32 @@ class Server:
     def wait_ready(self) -> None:
         """Until every worker has answered that it is ready."""
         ready: set[str] = set()
-        workers = int(str(self._options.get("workers", 1)))
 
         def all_ready() -> bool:
-            answer = self.fresh("GET", "/readyz")
+            answer = self.fresh("/readyz")
             if answer is not None and answer.status_code == 200:
                 ready.add(answer.headers["x-tandem-worker"])
-            return len(ready) == workers
+            return len(ready) == self._worker_count
 
         wait_until(all_ready, f"{self.url} to be ready; see {self._log}")
 
-    def fresh(self, method: str, path: str, **more: Any) -> httpx.Response | None:
-        """One request on a new connection, which may go to any worker; None when it is refused."""
+    def fresh(self, path: str) -> httpx.Response | None:
+        """A GET on a new connection, which may go to any worker; None when it is refused."""
         assert self._process
         assert self._process.poll() is None, self.log
-        with contextlib.suppress(httpx.TransportError), self.new_client() as client:
-            return client.request(method, path, **more)
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get(path, headers={"Connection": "close"})
         return None
+
+    @contextlib.contextmanager
+    def client_of_each_worker(self) -> Iterator[dict[str, httpx.Client]]:
+        """Clients by the worker that their one connection leads to."""
+        found: dict[str, httpx.Client] = {}
+        with contextlib.ExitStack() as stack:
+            while len(found) < self._worker_count:
+                client = stack.enter_context(self.new_client())
+                found.setdefault(client.get("/healthz").headers["x-tandem-worker"], client)
+            yield found
 
     def stop(self) -> int:
         """As an operator stops it; the exit code."""
@@ -115,14 +124,18 @@ class Server:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._end(signal.SIGKILL)
 
+    def kill_supervisor(self) -> None:
+        """The first process alone; the rest must notice."""
+        assert self._process
+        self._process.kill()
+
     def restart(self) -> None:
-        self.client.close()
-        self.client = self.new_client()
         self.start()
         self.wait_ready()
 
     def _end(self, how: signal.Signals) -> int:
         assert self._process
+        self.client.close()
         group, code = self._process.pid, 0
         self._process.send_signal(how)
         try:
@@ -151,10 +164,7 @@ class Server:
         assert self._process
         parent = self._process.pid
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        # The other child is multiprocessing's resource tracker.
-        return [
-            int(c) for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()
-        ]
+        return [int(child) for child in children if _is_worker(child)]
 
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric over all label sets that have these labels."""
@@ -166,6 +176,13 @@ def samples(text: str, name: str) -> Iterator[tuple[Mapping[str, str], float]]:
     """The samples of one metric out of Prometheus' text format."""
     for line in re.findall(rf"^{name}(?:{{(.*)}})? (\S+)$", text, re.MULTILINE):
         yield dict(re.findall(r'(\w+)="([^"]*)"', line[0])), float(line[1])
+
+
+def _is_worker(pid: str) -> bool:
+    """The other child is multiprocessing's resource tracker."""
+    with contextlib.suppress(OSError):
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def _group_lives(group: int) -> bool:

@@ -1,0 +1,322 @@
+"""The surface of the API: its errors, its limits, its keys, its documentation."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from contract.bundle import Bundle
+from contract.store import LocalStore
+from service import schemas
+from tests.conftest import live
+from tests.service.server import ADMIN, Server, wait_until
+
+MAX_BODY, MAX_BATCH, MAX_HISTORY, MAX_EXCLUDE, MAX_K = 20_000, 5, 6, 7, 300
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="module")
+def server(shelf: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    limits = {
+        "max_body": MAX_BODY,
+        "max_batch": MAX_BATCH,
+        "max_history": MAX_HISTORY,
+        "max_exclude": MAX_EXCLUDE,
+        "max_k": MAX_K,
+    }
+    with Server(shelf.root, tmp_path_factory.mktemp("api"), channel="exact", **limits) as server:
+        yield server
+
+
+def assert_error(answer: httpx.Response, status: int, code: str) -> str:
+    """One shape for every error; returns its message."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    error = schemas.Error.model_validate(answer.json(), strict=True).error
+    assert error.code == code
+    assert ("retry-after" in answer.headers) == (status in (429, 503))
+    assert "\n" not in error.message
+    return error.message
+
+
+ITEM, ITEMS = {"item_id": "x"}, "/v1/items"
+EVENT, EVENTS = {"user_id": "u", "item_id": "x"}, "/v1/events"
+RECALL = "/v1/recommendations"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        (ITEMS, {}, "body.item_id"),
+        (ITEMS, [], "body"),
+        (ITEMS, {"item_id": 5}, "body.item_id"),
+        (ITEMS, {"item_id": ""}, "body.item_id"),
+        (ITEMS, {"item_id": "x" * 257}, "body.item_id"),
+        (ITEMS, ITEM | {"feature": {}}, "body.feature"),
+        (ITEMS, ITEM | {"features": ["a"]}, "body.features"),
+        (ITEMS, ITEM | {"features": {"year": 10**30}}, "body.features"),
+        (ITEMS, ITEM | {"available": "maybe"}, "body.available"),
+        (ITEMS, {"items": []}, "body.items"),
+        (ITEMS, {"items": [ITEM, {}]}, "body.items.1.item_id"),
+        (ITEMS, {"items": [ITEM], "more": 1}, "body.more"),
+        (ITEMS, {"items": [ITEM, ITEM]}, "items: 'x'"),
+        (EVENTS, {"user_id": "u"}, "body.item_id"),
+        (EVENTS, EVENT | {"timestamp": -1}, "body.timestamp"),
+        (EVENTS, EVENT | {"timestamp": 1_700_000_000_000}, "body.timestamp"),
+        (EVENTS, EVENT | {"kind": ""}, "body.kind"),
+        (EVENTS, {"events": []}, "body.events"),
+        (EVENTS, {"events": [EVENT, EVENT | {"weight": 1}]}, "body.events.1.weight"),
+        (RECALL, {"k": 0}, "body.k"),
+        (RECALL, {"k": "many"}, "body.k"),
+        (RECALL, {"k": MAX_K + 1}, f"k: at most {MAX_K} (max_k), found {MAX_K + 1}"),
+        (RECALL, {"history": "i1"}, "body.history"),
+        (RECALL, {"history": [1]}, "body.history.0"),
+        (RECALL, {"min_seq": -1}, "body.min_seq"),
+        (RECALL, {"users": "u1"}, "body.users"),
+    ],
+)
+def test_a_malformed_body_is_refused_and_the_field_named(
+    server: Server, path: str, body: object, named: str
+) -> None:
+    answer = server.client.post(path, json=body)
+
+    assert assert_error(answer, 422, "malformed_request").startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        (ITEMS, ITEM | {"features": {"title": 5}}, "item 'x': feature 'title'"),
+        (ITEMS, ITEM | {"features": {"titel": "a"}}, "item 'x': feature 'titel'"),
+        (ITEMS, {"items": [ITEM | {"features": {"tags": 1}}]}, "item 'x': feature 'tags'"),
+        (RECALL, {"features": {"age": "old"}}, "features: feature 'age'"),
+        (RECALL, {"features": {"planet": "Mars"}}, "features: feature 'planet'"),
+    ],
+)
+def test_a_feature_that_the_schema_cannot_encode_is_refused_and_named(
+    server: Server, path: str, body: object, named: str
+) -> None:
+    answer = server.client.post(path, json=body)
+
+    assert assert_error(answer, 422, "bad_feature").startswith(named)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"",
+        b"\xff\xfe",
+        b'{"item_id": "x", "features": {"year": NaN}}',
+        b'{"item_id": "x", "features": {"title": "\\ud800"}}',
+        b'{"item_id": "x", "features": {"\\ud800": 1}}',
+        b'{"item_id": "x", "\\ud800": 1}',
+        b'{"item_id": "\\ud800"}',
+        b"[" * 5000 + b"]" * 5000,
+        b'{"item_id": "x", "features": {"year": ' + b"9" * 5000 + b"}}",
+    ],
+)
+def test_what_is_not_strict_json_is_refused(server: Server, body: bytes) -> None:
+    answer = server.client.post(ITEMS, content=body, headers=JSON)
+
+    code = answer.json()["error"]["code"]
+    assert code in ("malformed_request", "bad_feature")
+    assert_error(answer, answer.status_code, code)
+    assert answer.status_code in (400, 422)
+    assert server.client.get("/v1/items/x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/", 404, "no_such_route"),
+        ("GET", "/v1/nothing", 404, "no_such_route"),
+        ("GET", "/v1/items", 405, "method_not_allowed"),
+        ("PUT", "/v1/items/x", 405, "method_not_allowed"),
+        ("DELETE", "/metrics", 405, "method_not_allowed"),
+        ("GET", "/v1/items/none", 404, "unknown_item"),
+        ("DELETE", "/v1/items/none", 404, "unknown_item"),
+        ("GET", "/v1/items/none/similar", 404, "unknown_item"),
+        ("GET", "/v1/items/i1/similar?k=0", 422, "malformed_request"),
+        ("GET", f"/v1/items/i1/similar?k={MAX_K + 1}", 422, "malformed_request"),
+        ("GET", "/v1/recommendations/u1?k=x", 422, "malformed_request"),
+        ("GET", f"/v1/recommendations/{'u' * 257}", 422, "malformed_request"),
+        ("GET", "/v1/recommendations/u1?min_seq=1000", 409, "not_yet_visible"),
+    ],
+)
+def test_every_refusal_has_the_one_shape(
+    server: Server, method: str, path: str, status: int, code: str
+) -> None:
+    assert_error(server.client.request(method, path), status, code)
+
+
+def test_a_wrong_method_is_told_the_right_ones(server: Server) -> None:
+    assert server.client.put("/v1/items").headers["allow"] == "POST"
+
+
+def test_a_body_over_the_limit_is_refused_announced_or_not(server: Server) -> None:
+    body = b'{"item_id": "largest"' + b" " * (MAX_BODY - 22) + b"}"
+    assert len(body) == MAX_BODY
+
+    def post(content: bytes | Iterator[bytes]) -> httpx.Response:
+        return server.client.post(ITEMS, content=content, headers=JSON)
+
+    assert post(body).status_code == 201
+    assert post(iter([body[:99], body[99:]])).status_code == 201
+    for content in (body + b" ", iter([body, b" "])):
+        message = assert_error(post(content), 413, "too_large")
+        assert "at most 20,000 bytes (max_body), found 20,001" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "field", "one", "limit"),
+    [
+        (ITEMS, "items", ITEM, MAX_BATCH),
+        (EVENTS, "events", EVENT, MAX_BATCH),
+        (RECALL, "history", "i1", MAX_HISTORY),
+        (RECALL, "exclude", "i1", MAX_EXCLUDE),
+    ],
+)
+def test_a_list_over_its_limit_is_refused_and_the_limit_named(
+    server: Server, path: str, field: str, one: Any, limit: int
+) -> None:
+    message = assert_error(
+        server.client.post(path, json={field: [one] * (limit + 1)}), 413, "too_large"
+    )
+
+    assert message.startswith(f"{field}: at most {limit} in one request, found {limit + 1}")
+    ones = [one | {"item_id": f"x{n}"} if path == ITEMS else one for n in range(limit)]
+    assert server.client.post(path, json={field: ones}).is_success
+
+
+@pytest.mark.parametrize("action", ["reload", "rollback"])
+def test_administration_needs_the_key(server: Server, action: str) -> None:
+    url = f"/v1/bundle/{action}"
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer"}):
+        message = assert_error(server.client.post(url, headers=headers), 403, "forbidden")
+        assert "missing or wrong" in message
+
+
+def test_a_reload_says_what_is_served(server: Server, bundle: Bundle) -> None:
+    answer = server.client.post("/v1/bundle/reload", headers=ADMIN)
+
+    found = schemas.Reloaded.model_validate(answer.json(), strict=True)
+    assert (found.version, found.swapped) == (bundle.version, False)
+
+
+def test_a_rollback_with_nothing_before_is_refused(server: Server) -> None:
+    answer = server.client.post("/v1/bundle/rollback", headers=ADMIN)
+
+    assert "no version before" in assert_error(answer, 409, "bad_store")
+
+
+def test_the_bundle_is_described_as_its_manifest_says(server: Server, bundle: Bundle) -> None:
+    answer = server.client.get("/v1/bundle")
+
+    found = schemas.BundleKnown.model_validate(answer.json(), strict=True)
+    manifest = bundle.manifest
+    assert (found.version, found.model, found.backend) == (manifest.version, "dssm", "exact")
+    assert (found.items, found.users) == (manifest.dims.items, manifest.dims.users)
+    assert (found.channel, found.forced, found.refused) == ("exact", False, None)
+    assert found.metrics == manifest.metrics
+    assert found.created_at == manifest.created_at.isoformat()
+    assert found.loaded_at > found.created_at
+
+
+def test_an_answer_names_its_worker_bundle_and_channel(server: Server, bundle: Bundle) -> None:
+    answer = server.client.get("/v1/recommendations/u1")
+
+    assert answer.headers["x-tandem-worker"] == "0"
+    assert (answer.json()["bundle"], answer.json()["variant"]) == (bundle.version, "exact")
+    assert len(answer.json()["items"]) == 50
+
+
+def test_health_and_pages_answer(server: Server, bundle: Bundle) -> None:
+    assert server.client.get("/healthz").json() == {"status": "ok"}
+    ready = server.client.get("/readyz").json()
+    assert ready == {"status": "ready", "bundle": bundle.version}
+    for page in ("/docs", "/console"):
+        answer = server.client.get(page)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/html")
+
+
+ROUTES = {
+    ("get", "/v1/recommendations/{user_id}"),
+    ("post", "/v1/recommendations"),
+    ("get", "/v1/items/{item_id}/similar"),
+    ("post", "/v1/items"),
+    ("get", "/v1/items/{item_id}"),
+    ("delete", "/v1/items/{item_id}"),
+    ("post", "/v1/events"),
+    ("get", "/v1/bundle"),
+    ("post", "/v1/bundle/reload"),
+    ("post", "/v1/bundle/rollback"),
+    ("get", "/healthz"),
+    ("get", "/readyz"),
+    ("get", "/metrics"),
+    ("get", "/console"),
+}
+
+
+def test_every_route_is_documented_with_its_answers(server: Server) -> None:
+    document = server.client.get("/openapi.json").json()
+    operations = {
+        (method, path): operation
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    }
+
+    assert operations.keys() == ROUTES
+    for (_, path), operation in operations.items():
+        assert operation["description"].endswith(".")
+        if path.startswith("/v1"):
+            assert {"422", "503"} <= operation["responses"].keys()
+            success = next(r for code, r in operation["responses"].items() if code[0] == "2")
+            assert "$ref" in success["content"]["application/json"]["schema"]
+
+
+def test_every_documented_example_works(server: Server) -> None:
+    paths = server.client.get("/openapi.json").json()["paths"]
+    posted = []
+    for path, methods in paths.items():
+        content = methods.get("post", {}).get("requestBody", {}).get("content", {})
+        for name, example in content.get("application/json", {}).get("examples", {}).items():
+            answer = server.client.post(path, json=example["value"])
+            assert answer.is_success, f"{path} {name}: {answer.text}"
+            posted.append(path)
+
+    assert set(posted) == {RECALL, ITEMS, EVENTS}
+    assert server.client.get("/v1/items/new-1").json()["available"] is False
+
+
+def test_a_service_waits_for_its_first_bundle(shelf: LocalStore, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    server = Server(store.root, tmp_path / "state", admin_key=None)
+    server.start()
+    try:
+        wait_until(lambda: server.fresh("/healthz"), "the process to answer")
+        for method, path, body in (
+            ("GET", "/readyz", None),
+            ("GET", "/v1/recommendations/u1", None),
+            ("GET", "/v1/bundle", None),
+            ("POST", "/v1/items", ITEM),
+        ):
+            answer = server.client.request(method, path, json=body)
+            assert "publish one" in assert_error(answer, 503, "not_ready")
+        assert server.client.post("/v1/events", json=EVENT).status_code == 201
+
+        version = live(shelf).name
+        (store.root / "bundles").mkdir(parents=True)
+        (store.root / "bundles" / version).symlink_to(live(shelf))
+        store.point("live", version)
+
+        server.wait_ready()
+        answer = server.client.get("/v1/recommendations/u1")
+        assert (answer.status_code, answer.json()["seq"]) == (200, 1)
+        refused = server.client.post("/v1/bundle/reload", headers=ADMIN)
+        assert "TANDEM_ADMIN_KEY" in assert_error(refused, 403, "forbidden")
+    finally:
+        server.stop()

@@ -1,0 +1,176 @@
+"""The engine against the plain reference: any writes, cut anyhow, then any recall."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.bundle import Bundle
+from contract.errors import UnknownItem
+from contract.journal import Kind, Record
+from service.engine import Answer, Request, State, recall, similar
+from service.snapshot import Snapshot
+from tests.service.reference import Reference, assert_best
+
+ITEMS = ("i0", "i1", "i30", "i77", "i205", "new-0", "new-1", "new-2")
+USERS = ("u0", "u1", "visitor")
+CATEGORIES = ("space opera", "slow cooking", "classic", "space", "no such category")
+
+features = st.fixed_dictionaries(
+    {},
+    optional={
+        "title": st.sampled_from(("The Silent Nebula 1", "The Brave Stew", "")),
+        "category": st.sampled_from(CATEGORIES),
+        "tags": st.lists(st.sampled_from(CATEGORIES), max_size=3, unique=True),
+        "year": st.integers(1900, 2100),
+        "price": st.floats(0, 100),
+    },
+)
+posts = st.fixed_dictionaries(
+    {"item_id": st.sampled_from(ITEMS), "features": features, "available": st.booleans()}
+)
+deletes = st.fixed_dictionaries({"item_id": st.sampled_from(ITEMS)})
+events = st.fixed_dictionaries(
+    {"user_id": st.sampled_from(USERS), "item_id": st.sampled_from(ITEMS)}
+)
+entries = st.one_of(
+    st.tuples(st.just("item"), posts),
+    st.tuples(st.just("delete"), deletes),
+    st.tuples(st.just("event"), events),
+)
+requests = st.builds(
+    Request,
+    k=st.integers(1, 230),
+    user_id=st.sampled_from((None, "nobody", *USERS)),
+    history=st.none() | st.lists(st.sampled_from(("x", "i50", *ITEMS)), max_size=25),
+    exclude=st.lists(st.sampled_from((*ITEMS, *(f"i{n}" for n in range(200)))), max_size=150),
+    category=st.none() | st.sampled_from(CATEGORIES),
+)
+
+
+Start = Callable[[], tuple[State, Reference]]
+
+
+@pytest.fixture(scope="session")
+def start(snapshot: Snapshot, bundle: Bundle) -> Start:
+    """A state and the reference with nothing written yet."""
+    return lambda: (State.of(snapshot, 1000), Reference(bundle))
+
+
+def records(entries: Sequence[tuple[Kind, dict[str, Any]]]) -> list[Record]:
+    return [Record(seq, 0.0, kind, body) for seq, (kind, body) in enumerate(entries, start=1)]
+
+
+def batches(journal: list[Record], size: int) -> Iterator[list[Record]]:
+    return (journal[start : start + size] for start in range(0, len(journal), size))
+
+
+def write(reference: Reference, kind: Kind, body: dict[str, Any]) -> None:
+    if kind == "item":
+        reference.post(**body)
+    elif kind == "delete":
+        reference.delete(**body)
+    else:
+        reference.event(**body)
+
+
+def as_body(answer: Answer) -> dict[str, Any]:
+    return {"items": [{"item_id": i.item_id, "score": i.score} for i in answer.items]}
+
+
+def assert_right(state: State, reference: Reference, request: Request) -> Answer:
+    answer = recall(state, request)
+    user_id, history = request.user_id, request.history
+    before = reference.seen(user_id) if history is None else history
+    known = [item_id for item_id in before if item_id in reference.features]
+    source = "session" if known else "fallback"
+    if user_id in ("u0", "u1"):
+        source = "model"
+    assert answer.source == source
+    scores = reference.shares() if source == "fallback" else reference.scores(user_id, history)
+    eligible = reference.eligible(user_id, history or (), request.exclude, request.category)
+    assert_best(as_body(answer), scores, eligible, request.k)
+    return answer
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    written=st.lists(entries, max_size=30),
+    size=st.integers(1, 30),
+    asked=st.lists(requests, min_size=1, max_size=5),
+)
+def test_any_recall_after_any_writes_is_that_of_the_reference(
+    start: Start,
+    written: list[tuple[Kind, dict[str, Any]]],
+    size: int,
+    asked: list[Request],
+) -> None:
+    state, reference = start()
+    for batch in batches(records(written), size):
+        state.apply(batch)
+    for kind, body in written:
+        write(reference, kind, body)
+
+    for request in asked:
+        assert_right(state, reference, request)
+    for item_id in ITEMS:
+        if item_id in reference.deleted or item_id not in reference.features:
+            with pytest.raises(UnknownItem, match=f"'{item_id}'"):
+                similar(state, item_id, 5)
+        else:
+            scores = reference.similarities(item_id)
+            eligible = [other for other in reference.eligible() if other != item_id]
+            assert_best(as_body(similar(state, item_id, 5)), scores, eligible, 5)
+
+
+def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
+    start: Start,
+) -> None:
+    state, reference = start()
+    scores = reference.scores("u0")
+    ranking = sorted(reference.eligible("u0"), key=lambda item_id: -scores[item_id])
+
+    best_excluded = assert_right(state, reference, Request(5, "u0", exclude=ranking[:50]))
+    worst_excluded = assert_right(state, reference, Request(5, "u0", exclude=ranking[-50:]))
+    all_excluded = assert_right(state, reference, Request(5, "u0", exclude=ranking))
+
+    assert best_excluded.widened
+    assert not worst_excluded.widened
+    assert all_excluded.items == []
+
+
+def test_the_stages_of_a_recall_add_up(snapshot: Snapshot) -> None:
+    state = State.of(snapshot, 1000)
+
+    stages = recall(state, Request(5, "u0")).stages
+
+    parts = (stages.encode, stages.tower, stages.search, stages.merge)
+    assert min(parts) > 0
+    assert stages.total == sum(parts)
+    assert recall(state, Request(5, "nobody")).stages.tower == 0
+
+
+def test_the_fallback_puts_new_items_last_and_the_newest_of_them_first(
+    snapshot: Snapshot,
+) -> None:
+    state = State.of(snapshot, 1000)
+    state.apply(records([("item", {"item_id": name}) for name in ("older", "newer")]))
+
+    answer = recall(state, Request(snapshot.items + 2))
+
+    assert [item.item_id for item in answer.items[-2:]] == ["newer", "older"]
+    assert [item.source for item in answer.items[-3:]] == ["bundle", "overlay", "overlay"]
+
+
+def test_only_so_many_events_of_a_user_are_kept(snapshot: Snapshot) -> None:
+    state = State.of(snapshot, 3)
+    events = [{"user_id": "visitor", "item_id": f"i{n}"} for n in range(5)]
+
+    state.apply(records([("event", event) for event in events]))
+
+    assert state.users.items("visitor") == ("i2", "i3", "i4")
+    returned = {item.item_id for item in recall(state, Request(300, "visitor")).items}
+    assert {"i0", "i1"} <= returned
+    assert not {"i2", "i3", "i4"} & returned
