@@ -74,6 +74,10 @@ def main() -> None:
       tandem serve --store store
       curl localhost:8000/v1/recommendations/1?k=10
     """
+    # Two busy-waiting threads on a shared machine are many times slower than two sleeping ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # ONNX Runtime collects telemetry and keeps it in the home directory unless told not to.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 @main.command()
@@ -139,8 +143,6 @@ def train(
       tandem train recipes/dssm-ml1m.toml --data data/ml-1m --out runs/dssm
       tandem train recipes/dssm-ml1m.toml --data data/ml-1m --out runs/short --set training.epochs=2
     """
-    # Two busy-waiting threads on a shared machine are many times slower than two sleeping ones.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from offline.fit import fit
     from offline.recipe import read_recipe
 
@@ -170,7 +172,6 @@ def evaluate(
     The target is each user's last interaction (test) or the one before it (validation); items that
     the user had already seen are left out.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from offline.report import evaluate_run, write_ranked
     from offline.run import load_run
 
@@ -285,7 +286,6 @@ def serve(**flags: str | None) -> None:
 @click.option("--keep", is_flag=True, help="Leave the service up and print its URLs.")
 def demo(name: str, source: Path | None, out: Path, keep: bool) -> None:
     """The whole story: train, publish, serve, recommend, append, swap, measure."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from offline.demo import tell
 
     tell(name, source, out, keep)
@@ -328,7 +328,6 @@ def bench(
     """
     if what == "quality" and tables is None:
         raise click.UsageError("bench quality needs --data: the directory of the recipe's tables")
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     rows = _measure(what, items, recipe, tables or Path())
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
