@@ -3,8 +3,10 @@
 #   docker build --target service --tag tandem .
 #   docker build --target offline --tag tandem-offline .
 
-# The full image has the compiler that annoy is built with.
+# The full image has the compiler that annoy and hnswlib are built with.
 FROM python:3.11 AS builder
+# hnswlib for every machine of this kind, not only for the one that builds the image.
+ENV HNSWLIB_NO_NATIVE=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE tandem.py ./
 COPY contract contract
@@ -12,11 +14,11 @@ COPY offline offline
 COPY service service
 COPY recipes recipes
 COPY benchmarks benchmarks
-RUN pip wheel --no-cache-dir -c constraints.txt --wheel-dir /wheels/service '.[annoy]'
+RUN pip wheel --no-cache-dir -c constraints.txt --wheel-dir /wheels/service '.[annoy,hnswlib]'
 
 FROM builder AS offline-builder
 RUN pip wheel --no-cache-dir -c constraints.txt --find-links /wheels/service \
-    --wheel-dir /wheels/offline '.[offline,annoy]'
+    --wheel-dir /wheels/offline '.[offline,annoy,hnswlib]'
 
 FROM python:3.11-slim AS base
 # OpenMP, which FAISS and torch load.
@@ -33,14 +35,14 @@ WORKDIR /home/tandem
 
 FROM base AS offline
 RUN --mount=type=bind,from=offline-builder,source=/wheels/offline,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[offline,annoy]'
+    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[offline,annoy,hnswlib]'
 COPY recipes recipes
 USER tandem
 CMD ["tandem", "doctor"]
 
 FROM base AS service
 RUN --mount=type=bind,from=builder,source=/wheels/service,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[annoy]'
+    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[annoy,hnswlib]'
 ENV TANDEM_HOST=0.0.0.0 \
     TANDEM_PORT=8000
 USER tandem

@@ -12,11 +12,18 @@ from contract.errors import ExtraMissing, TandemError
 
 if TYPE_CHECKING:
     from benchmarks.table import Row
+    from contract.manifest import Check
     from offline.evaluate import Target
 
     Metrics = dict[str, float]
 
-EXTRAS = {"torch": "offline", "polars": "offline", "onnx": "offline", "onnxscript": "offline"}
+EXTRAS = {
+    "torch": "offline",
+    "polars": "offline",
+    "onnx": "offline",
+    "onnxscript": "offline",
+    "matplotlib": "bench",
+}
 
 PIPE_WIDTH = 160
 
@@ -24,13 +31,7 @@ STORE = click.option("--store", required=True, help="Where bundles live: a path.
 CHANNEL = click.option(
     "--channel", default="live", show_default=True, help="Named pointer of the store to one bundle."
 )
-BACKEND = click.option(
-    "--backend",
-    default="faiss_hnsw",
-    show_default=True,
-    metavar="NAME",
-    help="The index: exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib or annoy.",
-)
+BACKENDS = "exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib or annoy"
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -157,7 +158,13 @@ def train(
 @click.option(
     "--target", default="test", type=click.Choice(["test", "validation"]), show_default=True
 )
-@BACKEND
+@click.option(
+    "--backend",
+    default="faiss_hnsw",
+    show_default=True,
+    metavar="NAME",
+    help=f"Rank through this index too: {BACKENDS}.",
+)
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path), help="Write the figures here."
 )
@@ -188,27 +195,53 @@ def evaluate(
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--to", "store", required=True, help="The store: a path.")
-@BACKEND
+@click.option(
+    "--backend",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help=f"The index: {BACKENDS}; auto takes the fastest.",
+)
+@click.option(
+    "--target-recall",
+    default=0.99,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Share of the true nearest items that the index must find for real users.",
+)
+@click.option(
+    "--k", default=50, show_default=True, type=click.IntRange(1), help="Among the first k."
+)
 @CHANNEL
 @click.option(
     "--force", is_flag=True, help="Publish although the gate refuses; the manifest says so."
 )
-def publish(run: Path, store: str, backend: str, channel: str, force: bool) -> None:
+def publish(
+    run: Path, store: str, backend: str, target_recall: float, k: int, channel: str, force: bool
+) -> None:
     """Export, index and check a RUN, and let a channel of the store point at the bundle.
 
+    The index is tuned: the least search effort that reaches the target recall. Backend 'auto' tries
+    those that suit the size of the catalogue and takes the fastest.
+
     A bundle is refused, with the reason and nothing written, when it has NaN or repeated ids, when
-    an exported tower differs from the trained one, or when the index misses too many neighbours.
+    an exported tower differs from the trained one, when the index misses too many neighbours, or
+    when its offline metrics are clearly below those of the live bundle.
     """
+    from contract.errors import GateError
     from contract.store import open_store
     from offline.publish import IndexChoice
     from offline.publish import publish as publish_run
     from offline.run import load_run
 
-    manifest = publish_run(
-        load_run(run), open_store(store), channel, IndexChoice(backend), force=force
-    )
-    rows = [(c.check, c.wanted, c.found, "yes" if c.passed else "NO") for c in manifest.gate]
-    _table(("check", "wanted", "found", "passed"), rows)
+    choice = IndexChoice(backend, recall=target_recall, k=k)
+    try:
+        manifest = publish_run(load_run(run), open_store(store), channel, choice, force=force)
+    except GateError as error:
+        _show_gate(error.checks)
+        raise
+    _show_gate(manifest.gate)
+    click.echo(manifest.index.why)
     click.echo(f"bundle {manifest.version} is what channel '{channel}' of {store} points at")
 
 
@@ -311,10 +344,19 @@ def doctor(as_json: bool) -> None:
 @click.option(
     "--data", "tables", type=click.Path(path_type=Path), help="quality: the recipe's data set."
 )
+@click.option(
+    "--picture", type=click.Path(path_type=Path), help="search: draw the curves, SVG or PNG."
+)
 @click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here.")
 def bench(
-    what: str, items: int, recipe: str, tables: Path | None, check: bool, json_file: Path | None
+    what: str,
+    items: int,
+    recipe: str,
+    tables: Path | None,
+    picture: Path | None,
+    check: bool,
+    json_file: Path | None,
 ) -> None:
     """Measure this machine: a table of what, measured, bar.
 
@@ -328,7 +370,7 @@ def bench(
     """
     if what == "quality" and tables is None:
         raise click.UsageError("bench quality needs --data: the directory of the recipe's tables")
-    rows = _measure(what, items, recipe, tables or Path())
+    rows = _measure(what, items, recipe, tables or Path(), picture)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -342,14 +384,14 @@ def bench(
         raise click.ClickException(f"{missed} of {len(rows)} rows miss their bar")
 
 
-def _measure(what: str, items: int, recipe: str, tables: Path) -> "list[Row]":
+def _measure(what: str, items: int, recipe: str, tables: Path, picture: Path | None) -> "list[Row]":
     from benchmarks import build, quality, search, serve, train
 
     if what == "quality":
         return quality.measure(recipe, tables)
     measures: dict[str, Callable[[], list[Row]]] = {
         "train": train.measure,
-        "search": lambda: search.measure(items),
+        "search": lambda: search.measure(items, picture),
         "build": lambda: build.measure(items),
         "serve": lambda: serve.measure(items),
     }
@@ -366,6 +408,11 @@ def _depths(text: str) -> list[int]:
     if depths[0] < 1:
         raise click.BadParameter("depths start at 1", param_hint="--k")
     return depths
+
+
+def _show_gate(checks: "Sequence[Check]") -> None:
+    rows = [(c.check, c.wanted, c.found, "yes" if c.passed else "NO") for c in checks]
+    _table(("check", "wanted", "found", "passed"), rows)
 
 
 def _show_metrics(metrics: "Metrics", target: str) -> None:

@@ -1,65 +1,122 @@
-"""`tandem bench search`: every backend on generated clustered vectors, one thread, k = 50."""
+"""`tandem bench search`: every backend that suits the size, tuned to one recall, on one thread.
 
-import tempfile
+Generated clustered unit vectors of 64 dimensions, k = 50. A backend cannot flatter itself: the true
+neighbours are counted here.
+"""
+
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
-import faiss
 import numpy as np
 
 from benchmarks.table import Row
-from contract.arrays import F32, I64
-from contract.index import BACKENDS, load_backend
-from contract.index.base import Backend
-from contract.index.exact import ExactIndex
+from contract.arrays import F32
+from contract.errors import GateError
+from contract.index import load_backend
+from contract.manifest import Index as IndexEntry
+from offline import tune
+from offline.progress import Progress
 
-DIM, K, QUERIES = 64, 50, 200
+DIM, K, RECALL = 64, 50, 0.99
 CENTRES, SPREAD = 2_000, 0.6
 
 
-def measure(items: int) -> list[Row]:
-    vectors, queries = _vectors(items, 0), _vectors(QUERIES, 1)
-    truth, _ = ExactIndex(vectors).search(queries, K)
-    rows: list[Row] = []
-    for name in BACKENDS:
-        rows += _backend(name, load_backend(name), vectors, queries, truth)
-    return rows
+class Tried(NamedTuple):
+    """A backend with build parameters."""
+
+    backend: str
+    build: dict[str, Any]
+
+    def __str__(self) -> str:
+        given = ", ".join(str(value) for value in self.build.values())
+        return f"{self.backend} ({given})" if given else self.backend
 
 
-def _backend(name: str, kind: type[Backend], vectors: F32, queries: F32, truth: I64) -> list[Row]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / (kind.filename or "")
-        started = time.perf_counter()
-        kind.build(vectors, path, kind.Build())
-        built = time.perf_counter() - started
-        size = path.stat().st_size if kind.filename else 0
-        index = kind.open(path, vectors, kind.Build(), kind.Search())
-        threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-        found, seconds = [], []
-        for query in queries:
-            started = time.perf_counter()
-            rows, _ = index.search(query[None], K)
-            seconds.append(time.perf_counter() - started)
-            found.append(rows[0])
-        faiss.omp_set_num_threads(threads)
-    hits = [len(np.intersect1d(f, t)) / K for f, t in zip(found, truth, strict=True)]
-    label = f"{name}, {len(vectors):,} items:"
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1000
-    return [
-        Row(f"{label} recall@{K}", float(np.mean(hits)), "", at_least=0.95),
-        Row(f"{label} search p50", float(p50), "ms"),
-        Row(f"{label} search p99", float(p99), "ms"),
-        Row(f"{label} build", built, "s"),
-        Row(f"{label} index file", size / len(vectors), "bytes/item"),
-    ]
+class Result(NamedTuple):
+    tried: Tried
+    entry: IndexEntry
+    seconds: float
+    """To build and tune."""
+    size: int
+    """Bytes of the index file."""
 
 
-def _vectors(count: int, seed: int) -> F32:
+SMALL = (
+    Tried("exact", {}),
+    Tried("faiss_flat", {}),
+    Tried("faiss_ivf", {}),
+    Tried("faiss_ivfpq", {}),
+    Tried("faiss_hnsw", {}),
+    Tried("faiss_hnsw", {"storage": "sq8"}),
+    Tried("hnswlib", {}),
+    Tried("annoy", {}),
+)
+LARGE = (Tried("faiss_flat", {}), Tried("faiss_ivf", {}), Tried("faiss_ivfpq", {}))
+"""Graphs and trees take half an hour and more to build."""
+
+
+def measure(items: int, picture: Path | None = None) -> list[Row]:
+    """`picture`: an SVG of recall against latency is written there."""
+    vectors, users = clustered(items, 0), clustered(tune.QUERIES, 1)
+    goal = tune.goal(vectors, users, RECALL, K)
+    results = []
+    with Progress("backends", 0) as progress:
+        for one in SMALL if items <= tune.GRAPH_ITEMS else LARGE:
+            progress.advance(0, str(one))
+            results += [result] if (result := _try(one, vectors, goal)) else []
+    if picture:
+        from benchmarks.picture import draw_curves
+
+        curves = {str(result.tried): result.entry.curve for result in results}
+        draw_curves(curves, f"{items:,} items, {DIM} dimensions, recall@{K}", picture)
+    return [*(row for result in results for row in _rows(result, items)), *_auto(results, items)]
+
+
+def clustered(count: int, seed: int) -> F32:
     """(count, DIM) unit vectors around shared centres, like learned item vectors."""
     centres = np.random.default_rng(7).standard_normal((CENTRES, DIM), dtype=np.float32)
     rng = np.random.default_rng(seed)
     x = centres[rng.integers(0, CENTRES, count)]
     x += SPREAD * rng.standard_normal((count, DIM), dtype=np.float32)
-    unit: F32 = x / np.linalg.norm(x, axis=1, keepdims=True)
-    return unit
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x
+
+
+def _try(tried: Tried, vectors: F32, goal: tune.Goal) -> Result | None:
+    """None where the backend cannot reach the recall."""
+    with TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        try:
+            entry = tune.tune(tried.backend, vectors, tried.build, Path(folder), goal)
+        except GateError:
+            return None
+        seconds = time.perf_counter() - started
+        return Result(tried, entry, seconds, sum(f.stat().st_size for f in Path(folder).iterdir()))
+
+
+def _rows(result: Result, items: int) -> Iterator[Row]:
+    kind = load_backend(result.entry.backend)
+    effort = result.entry.search[kind.effort] if kind.effort else 0
+    point = next(p for p in result.entry.curve if p.effort == effort)
+    label = f"{items:,} items, {result.tried}"
+    label += f", {kind.effort} {effort}:" if kind.effort else ":"
+    yield Row(f"{label} recall@{K}", point.recall, "", at_least=RECALL)
+    yield Row(f"{label} p50", point.p50_us, "us")
+    yield Row(f"{label} p99", point.p99_us, "us")
+    yield Row(f"{label} build and tuning", result.seconds, "s")
+    yield Row(f"{label} index file", result.size / items, "bytes/item")
+
+
+def _auto(results: list[Result], items: int) -> Iterator[Row]:
+    """What `auto` would take, against the fastest of all that were measured."""
+    considered = tune.candidates(items)
+    fastest = min(tune.latency(result.entry) for result in results)
+    taken = [
+        tune.latency(r.entry)
+        for r in results
+        if r.tried.backend in considered and not r.tried.build
+    ]
+    yield Row(f"{items:,} items: auto over the fastest", min(taken) / fastest, "times", at_most=1.1)

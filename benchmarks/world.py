@@ -25,7 +25,8 @@ class World(NamedTuple):
     store: LocalStore
 
     def publish(self, backend: str) -> str:
-        return publish(self.run, self.store, "live", IndexChoice(backend)).version
+        """Tuned as `tandem publish` does it."""
+        return publish(self.run, self.store, "live", IndexChoice(backend, recall=0.99)).version
 
 
 @contextmanager

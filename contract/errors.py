@@ -22,6 +22,8 @@ expected and what to do.
         └── NotReady            no bundle is loaded yet
 """
 
+from typing import Any
+
 
 class TandemError(Exception):
     """Base of the tree. `code` is the stable name that programs may match on."""
@@ -62,7 +64,13 @@ class BundleError(TandemError):
 
 
 class GateError(TandemError):
+    """`checks` are what the gate measured, the failed ones among them."""
+
     code = "refused_by_gate"
+
+    def __init__(self, message: str, checks: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.checks = checks
 
 
 class JournalError(TandemError):

@@ -23,12 +23,25 @@ class FileEntry(_Part):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+class Point(_Part):
+    """What one search effort measured, on one thread."""
+
+    effort: Count
+    recall: float
+    p50_us: float
+    p99_us: float
+
+
 class Index(_Part):
     """The backend that searches the item vectors, and both of its parameter sets."""
 
     backend: str
     build: dict[str, Any] = {}
     search: dict[str, Any] = {}
+    curve: tuple[Point, ...] = ()
+    """Recall against latency of every effort that was tried; empty when it was not tuned."""
+    why: str = ""
+    """How the backend and its effort were chosen."""
 
 
 class Dims(_Part):

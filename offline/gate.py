@@ -1,6 +1,7 @@
 """The gate: what must hold before a channel moves. Each check says what it wanted and found."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from contract.manifest import Check
 MIN_RECALL = 0.95
 MAX_DIFFERENCE = 1e-3
 RECALL_AT = 50
+MAX_LOSS = 0.1
+"""Largest share of an offline metric that a bundle may lose against the live one."""
+COMPARED = ("HR@10", "NDCG@10", "HR@50")
+MAX_NORM = 20.0
+"""Largest norm of an item vector, in medians: one longer is first for everyone."""
 
 
 def finite(name: str, vectors: F32) -> Check:
@@ -62,9 +68,59 @@ def index_recall(index: Index, items: F32, queries: F32) -> Check:
     )
 
 
+def norms(items: F32) -> Check:
+    lengths = np.linalg.norm(items, axis=1)
+    found = float(lengths.max() / max(float(np.median(lengths)), 1e-9))
+    return Check(
+        check="item vectors of like norm",
+        wanted=f"largest at most {MAX_NORM:g} medians",
+        found=f"{found:.1f}",
+        passed=bool(found <= MAX_NORM),
+    )
+
+
+def coverage(index: Index, items: F32, queries: F32) -> Check:
+    """Distinct items among the first of many users: at most a tenth of the catalogue each, together
+    half as many again. A model that collapsed gives everyone the same list."""
+    k = min(RECALL_AT, max(1, len(items) // 10))
+    rows, _ = index.search(queries, k)
+    found, wanted = len(np.unique(rows[rows >= 0])), min(round(1.5 * k), len(items))
+    return Check(
+        check=f"distinct items among the first {k} of {len(queries):,} users",
+        wanted=f"at least {wanted}" if len(queries) > 1 else "any",
+        found=f"{found:,}",
+        passed=found >= wanted or len(queries) <= 1,
+    )
+
+
+def not_worse(metrics: Mapping[str, float], live: Mapping[str, float]) -> list[Check]:
+    """The offline metrics that both bundles have, against those of the live one."""
+    return [
+        Check(
+            check=f"{name} against the live bundle",
+            wanted=f"at least {(1 - MAX_LOSS) * live[name]:.4f}",
+            found=f"{metrics[name]:.4f}",
+            passed=metrics[name] >= (1 - MAX_LOSS) * live[name],
+        )
+        for name in COMPARED
+        if name in metrics and name in live
+    ]
+
+
+def fits(size: int) -> Check:
+    """A bundle is mapped: what does not fit the memory is read from the disk again and again."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Check(
+        check="size within this machine's memory",
+        wanted=f"at most {memory / 2**30:.1f} GiB",
+        found=f"{size / 2**30:.3f} GiB",
+        passed=size <= memory,
+    )
+
+
 def require(checks: Sequence[Check]) -> None:
-    """Raises GateError with the failed checks, one a line, unless all have passed."""
+    """Raises GateError, which holds all the checks, unless every one has passed."""
     failed = [c for c in checks if not c.passed]
     if failed:
         lines = [f"{c.check}: wanted {c.wanted}, found {c.found}" for c in failed]
-        raise GateError("the gate refused the bundle: " + "; ".join(lines))
+        raise GateError("the gate refused the bundle: " + "; ".join(lines), tuple(checks))

@@ -1,7 +1,7 @@
 """From a run to a bundle that a channel points at: export, embed, index, gate, write, point."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ from torch import nn
 
 from contract.arrays import F32, I64
 from contract.bundle import GOLDEN, ids_arrays, texts_arrays, write_arrays
+from contract.errors import RecipeError
 from contract.ids import Ids, Texts
-from contract.index import Index, load_backend, params_from
-from contract.manifest import FORMAT, Check, Dims, Manifest
+from contract.index import Index, load_backend, open_index, params_from
+from contract.manifest import FORMAT, Check, Dims, Manifest, read_manifest
 from contract.manifest import Index as IndexEntry
 from contract.store import Store
-from offline import gate
+from offline import gate, tune
 from offline.data.dataset import windows
 from offline.embed import embed_items, known_rows, user_embedder
 from offline.export import ITEM_INPUTS, USER_INPUTS, Towers, export_towers, run_tower
@@ -28,13 +29,22 @@ PROBES = 1000
 GOLDEN_USERS, GOLDEN_K = 16, 20
 
 
+AUTO = "auto"
+
+
 @dataclass(frozen=True)
 class IndexChoice:
-    """The backend of a bundle. Parameters left out keep the backend's defaults."""
+    """The backend of a bundle; "auto" measures those that suit the size and takes the fastest.
+
+    With a `recall`, the search effort is the least that reaches it among the first `k` of real
+    users; else it is what `search` says. Parameters left out keep the backend's defaults.
+    """
 
     backend: str = "faiss_hnsw"
     build: Mapping[str, Any] | None = None
     search: Mapping[str, Any] | None = None
+    recall: float | None = None
+    k: int = gate.RECALL_AT
 
 
 def publish(
@@ -46,8 +56,8 @@ def publish(
     same and says so in the manifest.
     """
     before = store.channel(channel)
-    parent = before.version if before else None
-    draft = _Draft(run, choice, force, parent)
+    live = read_manifest(store.bundle(before.version)) if before else None
+    draft = _Draft(run, choice, force, live)
     manifest = store.add(draft.fill)
     store.point(channel, manifest.version)
     return manifest
@@ -56,12 +66,10 @@ def publish(
 class _Draft:
     """Everything of one bundle, on its way into the staging directory."""
 
-    def __init__(self, run: Run, choice: IndexChoice, force: bool, parent: str | None) -> None:
-        self.run, self.choice, self.force, self.parent = run, choice, force, parent
+    def __init__(self, run: Run, choice: IndexChoice, force: bool, live: Manifest | None) -> None:
+        self.run, self.choice, self.force, self.live = run, choice, force, live
         self.dataset, self.model = run.dataset, run.model
-        self.backend = load_backend(choice.backend)
-        self.build = params_from(self.backend.Build, choice.build or {})
-        self.search = params_from(self.backend.Search, choice.search or {})
+        _require_valid(choice)
         split = self.dataset.split()
         self.item_known = known_rows(self.dataset.counts(split.train_end))
         self.user_known = known_rows(split.train_end - self.dataset.sequences.offsets[:-1])
@@ -71,17 +79,22 @@ class _Draft:
 
     def fill(self, directory: Path, version: str) -> Manifest:
         checks = self._sanity()
+        if self.live:
+            checks += gate.not_worse(self.run.description.metrics, self.live.metrics)
         self._require(checks)
         export_towers(self.model, self.dataset.schema, directory)
         probes, parity = self._parity(Towers.open(directory))
         checks += parity
         self._require(checks)
-        index, entry = self._index(directory)
         queries = probes.reshape(-1, probes.shape[-1])
+        entry = self._index(directory, queries)
+        index = open_index(entry, directory, self.items.items)
         checks.append(gate.index_recall(index, self.items.items, queries))
-        self._require(checks)
+        checks.append(gate.coverage(index, self.items.items, queries))
         self._golden(directory, index, probes)
         write_arrays(directory, self._arrays())
+        checks.append(gate.fits(sum(file.stat().st_size for file in directory.iterdir())))
+        self._require(checks)
         return self._manifest(version, entry, tuple(checks))
 
     def _require(self, checks: Sequence[Check]) -> None:
@@ -89,13 +102,14 @@ class _Draft:
         if not self.force:
             gate.require(checks)
 
-    def _index(self, directory: Path) -> tuple[Index, IndexEntry]:
-        path = directory / (self.backend.filename or "")
-        self.backend.build(self.items.items, path, self.build)
-        entry = IndexEntry(
-            backend=self.choice.backend, build=asdict(self.build), search=asdict(self.search)
-        )
-        return self.backend.open(path, self.items.items, self.build, self.search), entry
+    def _index(self, directory: Path, queries: F32) -> IndexEntry:
+        choice, vectors = self.choice, self.items.items
+        if choice.recall is None:
+            return tune.build(choice.backend, vectors, choice.build, choice.search, directory)
+        goal = tune.goal(vectors, queries, choice.recall, choice.k)
+        if choice.backend == AUTO:
+            return tune.choose(vectors, directory, goal)
+        return tune.tune(choice.backend, vectors, choice.build or {}, directory, goal)
 
     def _probe_users(self) -> I64:
         users = len(self.dataset.user_ids)
@@ -121,6 +135,7 @@ class _Draft:
             gate.finite("item vectors", self.items.items),
             gate.finite("history vectors", self.items.history),
             gate.not_zero("item vectors", self.items.items),
+            gate.norms(self.items.items),
             gate.unique("item ids", self.dataset.item_ids),
             gate.unique("user ids", self.dataset.user_ids),
         ]
@@ -198,8 +213,19 @@ class _Draft:
             gate=checks,
             forced=self.force and not all(check.passed for check in checks),
             seq=self.dataset.seq,
-            parent=self.parent,
+            parent=self.live.version if self.live else None,
         )
+
+
+def _require_valid(choice: IndexChoice) -> None:
+    """Raises RecipeError for a wrong parameter before anything slow is done."""
+    if choice.backend == AUTO:
+        if choice.recall is None:
+            raise RecipeError("backend auto needs a target recall to choose by")
+        return
+    backend = load_backend(choice.backend)
+    params_from(backend.Build, choice.build or {})
+    params_from(backend.Search, choice.search or {})
 
 
 def _identity(table: nn.Embedding, known: I64) -> F32:

@@ -28,12 +28,17 @@ LIBRARIES = {
     "onnx": "offline",
     "onnxscript": "offline",
     "annoy": "annoy",
+    "hnswlib": "hnswlib",
 }
 """Distribution -> the extra that brings it; an empty one is the base install."""
 
 MAPPED = {
     "exact": "item vectors are mapped: one copy for all workers",
+    "faiss_flat": "index is mapped: one copy for all workers",
+    "faiss_ivf": "index is mapped: one copy for all workers",
+    "faiss_ivfpq": "index is mapped: one copy for all workers",
     "faiss_hnsw": "index is mapped; 12 bytes an item are copied by each worker",
+    "hnswlib": "index is not mapped: each worker loads a copy of its own",
     "annoy": "index is mapped: one copy for all workers",
 }
 

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from contract.arrays import F32, I32, Bool
 from contract.bundle import Bundle, open_bundle
-from contract.errors import BundleError, RecipeError
+from contract.errors import BundleError
 from contract.features import Category, Encoded, Multi
-from contract.index import Index, load_backend, params_from
+from contract.index import Index, load_backend, open_index
 from service.towers import ItemTower, UserTower
 
 PAGE = 4096
@@ -81,18 +81,13 @@ def load_snapshot(path: Path) -> Snapshot:
     """Open, check, prefault and rehearse the bundle in `path`. Raises BundleError."""
     bundle = open_bundle(path)
     manifest = bundle.manifest
-    backend = load_backend(manifest.index.backend)
-    try:
-        build = params_from(backend.Build, manifest.index.build)
-        search = params_from(backend.Search, manifest.index.search)
-    except RecipeError as error:
-        raise BundleError(f"{path}: {error}; publish the run again") from error
-    if backend.filename and backend.filename not in manifest.files:
+    filename = load_backend(manifest.index.backend).filename
+    if filename and filename not in manifest.files:
         raise BundleError(
-            f"{path}: the manifest lists no {backend.filename}, the index of backend "
+            f"{path}: the manifest lists no {filename}, the index of backend "
             f"{manifest.index.backend}; publish the run again"
         )
-    index = backend.open(path / (backend.filename or ""), bundle.item_vectors, build, search)
+    index = open_index(manifest.index, path, bundle.item_vectors)
     snapshot = Snapshot(
         bundle=bundle,
         index=index,

@@ -2,12 +2,14 @@
 
 import inspect
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
 import pytest
 from fastapi.routing import APIRoute
 
+import tandem
 from contract import errors, manifest
 from contract.bundle import ARRAYS
 from contract.features import KINDS, Fields
@@ -16,6 +18,7 @@ from offline.models import DATA_PARAMETERS, MODELS
 from offline.objectives import OBJECTIVES
 from offline.recipe import Features, Recipe, Training, read_recipe
 from service import console, routes
+from service.doctor import MAPPED
 from service.errors import status_of
 from service.settings import Settings, options
 from tandem import main
@@ -24,13 +27,14 @@ from tests.documents import DOCUMENTS, metrics, section, table, tables, text
 from tests.places import ROOT
 
 MODELS_MD, OPERATIONS, API = "docs/models.md", "docs/operations.md", "docs/http-api.md"
-FORMAT = "docs/bundle-format.md"
+FORMAT, BACKENDS_MD = "docs/bundle-format.md", "docs/backends.md"
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 FIELD_KEYS = {"name", "kind"}
 
 
 def error_classes() -> list[type[errors.TandemError]]:
-    return [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    known = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return [kind for kind in known if issubclass(kind, errors.TandemError)]
 
 
 def test_every_model_has_a_row_and_a_recipe() -> None:
@@ -80,6 +84,22 @@ def test_every_backend_is_tried_and_documented() -> None:
         assert f"`{name}`" in section(OPERATIONS, "## Tuning")
         assert f"`{name}`" in section(FORMAT, "## The files of a bundle")
         assert (filename := load_backend(name).filename) is None or f"`{filename}`" in text(FORMAT)
+
+
+def test_every_parameter_of_a_backend_is_documented_with_its_default() -> None:
+    rows = table(BACKENDS_MD, "backend", "exact").rows
+
+    assert [row[0] for row in rows] == list(BACKENDS)
+    for name, *_, build, search, _ in rows:
+        backend = load_backend(name)
+        for cell, kind in ((build, backend.Build), (search, backend.Search)):
+            found = dict(re.findall(r"`?(\w+)=([^,`]*)`?", cell))
+            assert found == {field.name: str(field.default) for field in fields(kind)}
+
+
+def test_every_backend_is_in_the_help_and_the_doctor_knows_its_memory() -> None:
+    assert list(MAPPED) == list(BACKENDS)
+    assert re.findall(r"\w+", tandem.BACKENDS.replace(" or ", ", ")) == list(BACKENDS)
 
 
 def test_every_metric_is_documented_with_its_type_and_labels() -> None:

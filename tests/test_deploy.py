@@ -22,7 +22,7 @@ from service.settings import Settings
 from tests.documents import check_command, commands, metrics, table, text
 from tests.places import ROOT
 
-EXTRAS = ("offline", "annoy", "dev")
+EXTRAS = ("offline", "annoy", "hnswlib", "bench", "dev")
 # What torch brings where it is not built for the CPU alone.
 CUDA = re.compile(r"nvidia-|cuda-|triton")
 PACKAGES = ("contract", "offline", "service", "recipes", "benchmarks")

@@ -7,24 +7,45 @@ library, one row of tolerances in the contract test.
 import importlib
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from contract.arrays import F32
 from contract.errors import BundleError, ExtraMissing, RecipeError
 from contract.index.base import Backend, Index
+from contract.manifest import Index as IndexEntry
 
-__all__ = ["BACKENDS", "Backend", "BackendName", "Index", "load_backend", "params_from"]
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendName",
+    "Index",
+    "load_backend",
+    "open_index",
+    "params_from",
+]
 
-BackendName = Literal["exact", "faiss_hnsw", "annoy"]
+BackendName = Literal[
+    "exact", "faiss_flat", "faiss_ivf", "faiss_ivfpq", "faiss_hnsw", "hnswlib", "annoy"
+]
 
 BACKENDS: dict[BackendName, str] = {
     "exact": "contract.index.exact:ExactBackend",
+    "faiss_flat": "contract.index.faiss_flat:FaissFlatBackend",
+    "faiss_ivf": "contract.index.faiss_ivf:FaissIvfBackend",
+    "faiss_ivfpq": "contract.index.faiss_ivfpq:FaissIvfPqBackend",
     "faiss_hnsw": "contract.index.faiss_hnsw:FaissHnswBackend",
+    "hnswlib": "contract.index.hnswlib:HnswlibBackend",
     "annoy": "contract.index.annoy:AnnoyBackend",
 }
 
 # The library that a backend imports, and what pip calls it.
 REQUIRES: dict[BackendName, tuple[str, str]] = {
+    "faiss_flat": ("faiss", "faiss-cpu"),
+    "faiss_ivf": ("faiss", "faiss-cpu"),
+    "faiss_ivfpq": ("faiss", "faiss-cpu"),
     "faiss_hnsw": ("faiss", "faiss-cpu"),
+    "hnswlib": ("hnswlib", "'tandem-recall[hnswlib]'"),
     "annoy": ("annoy", "'tandem-recall[annoy]'"),
 }
 
@@ -46,6 +67,17 @@ def load_backend(name: str) -> type[Backend]:
         if exc.name is None or exc.name != library:
             raise
         raise ExtraMissing(f"backend {name} needs {library}: pip install {package}") from exc
+
+
+def open_index(entry: IndexEntry, directory: Path, vectors: F32) -> Index:
+    """Open the index of a manifest in the directory of its bundle. Raises BundleError."""
+    backend = load_backend(entry.backend)
+    try:
+        build = params_from(backend.Build, entry.build)
+        search = params_from(backend.Search, entry.search)
+    except RecipeError as exc:
+        raise BundleError(f"{directory}: {exc}; publish the run again") from exc
+    return backend.open(directory / (backend.filename or ""), vectors, build, search)
 
 
 def params_from(cls: type[Params], values: Mapping[str, Any]) -> Params:
@@ -70,7 +102,7 @@ def params_from(cls: type[Params], values: Mapping[str, Any]) -> Params:
 
 def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is Literal:
-        return value in get_args(hint)
+        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
     # Not isinstance: True is no number of trees.
     return type(value) is hint
 

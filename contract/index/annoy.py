@@ -11,17 +11,17 @@ from typing import Literal
 import numpy as np
 from annoy import AnnoyIndex as Forest
 
-from contract.arrays import F32, Bool
+from contract.arrays import F32, I64, Bool
 from contract.errors import BundleError
 from contract.index.base import (
     Answer,
     Backend,
     Index,
     checked_queries,
+    require_at_least,
     require_match,
-    require_positive,
 )
-from contract.index.exact import scan, scan_or_walk
+from contract.index.exact import rescore, scan_or_walk
 
 # Measured at D = 64: one candidate takes 0.25 us to find and score, one scanned row 0.05 us.
 ROWS_PER_CANDIDATE = 5
@@ -29,6 +29,7 @@ ROWS_PER_CANDIDATE = 5
 
 class AnnoyBackend(Backend):
     filename = "index.annoy"
+    effort = "search_k"
 
     @dataclass(frozen=True)
     class Build:
@@ -39,7 +40,7 @@ class AnnoyBackend(Backend):
         """Gives the same trees again on a machine with as many cores."""
 
         def __post_init__(self) -> None:
-            require_positive(trees=self.trees, seed=self.seed)
+            require_at_least(1, trees=self.trees, seed=self.seed)
 
     @dataclass(frozen=True)
     class Search:
@@ -47,7 +48,7 @@ class AnnoyBackend(Backend):
         """Candidates taken from all trees together, raised to k where k is larger."""
 
         def __post_init__(self) -> None:
-            require_positive(search_k=self.search_k)
+            require_at_least(1, search_k=self.search_k)
 
     @staticmethod
     def build(vectors: F32, path: Path, params: Build) -> None:
@@ -87,15 +88,12 @@ class AnnoyIndex:
         search_k = max(self._params.search_k, k)
 
         def walk(widen: float, allowed: Bool | None) -> Answer:
-            found = [self._walk(query, k, round(search_k * widen), allowed) for query in queries]
-            rows, scores = zip(*found, strict=True)
-            return np.concatenate(rows), np.concatenate(scores)
+            proposed = [self._propose(query, round(search_k * widen), allowed) for query in queries]
+            return rescore(self._vectors, queries, k, proposed)
 
         return scan_or_walk(self._vectors, queries, k, allowed, search_k * ROWS_PER_CANDIDATE, walk)
 
-    def _walk(self, query: F32, k: int, search_k: int, allowed: Bool | None) -> Answer:
+    def _propose(self, query: F32, search_k: int, allowed: Bool | None) -> I64:
         proposed = self._forest.get_nns_by_vector(query.tolist(), search_k, search_k=search_k)
-        rows = np.sort(np.array(proposed, dtype=np.int64))
-        if allowed is not None:
-            rows = rows[allowed[rows]]
-        return scan(self._vectors, query[None], k, rows)
+        rows = np.array(proposed, dtype=np.int64)
+        return rows if allowed is None else rows[allowed[rows]]

@@ -42,14 +42,21 @@ class Backend(Protocol):
     filename: ClassVar[str | None]
     """The index's file in a bundle; None: the item vectors are all it needs."""
 
+    effort: ClassVar[str | None]
+    """The search parameter, a number from 1 up, that buys recall with time; None: always exact."""
+
     @staticmethod
     def build(vectors: F32, path: Path, params: Any) -> None:
-        """Write the index of `vectors` (N, D), N >= 1, to the file `path`."""
+        """Write the index of `vectors` (N, D), N >= 1, to the file `path`.
+
+        Raises RecipeError where `params` do not suit a matrix of this shape.
+        """
         ...
 
     @staticmethod
     def open(path: Path, vectors: F32, build: Any, search: Any) -> Index:
-        """Open what `build` wrote to `path`; the file is mapped, so processes share its pages.
+        """Open what `build` wrote to `path`; where the library can, the file is mapped, so that
+        processes share its pages.
 
         `vectors` (N, D) is the bundle's memory-mapped matrix of item vectors. Raises BundleError
         where the file is missing, damaged, or was not built from a matrix of this shape.
@@ -78,8 +85,10 @@ def require_match(path: Path, what: str, found: int, expected: int) -> None:
         )
 
 
-def require_positive(**params: int) -> None:
-    """Raises RecipeError naming the first parameter that is below 1."""
+def require_at_least(least: int, **params: int) -> None:
+    """Raises RecipeError naming the first parameter that is below `least`."""
     for name, value in params.items():
-        if value < 1:
-            raise RecipeError(f"{name} is {value}, expected at least 1; change it in the recipe")
+        if value < least:
+            raise RecipeError(
+                f"{name} is {value}, expected at least {least}; change it in the recipe"
+            )

@@ -2,7 +2,7 @@
 approximate backends fall back to.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,13 @@ from contract.index.base import Answer, Backend, Index, checked_queries
 # Bounds both the scores of one block and the vectors gathered for it, whatever the catalogue.
 BLOCK_BYTES = 16 * 2**20
 
+# Scanned in the time that any library takes to be called and to answer.
+FEW = 1_000
+
 
 class ExactBackend(Backend):
     filename = None
+    effort = None
 
     @dataclass(frozen=True)
     class Build:
@@ -73,6 +77,16 @@ def scan(vectors: F32, queries: F32, k: int, rows: I64 | None = None) -> Answer:
     )
 
 
+def rescore(vectors: F32, queries: F32, k: int, candidates: Iterable[I64]) -> Answer:
+    """The best k of each query's own candidates: rows in any order, -1 for none. Padded."""
+    found = [
+        scan(vectors, query[None], k, np.sort(rows[rows >= 0]))
+        for query, rows in zip(queries, candidates, strict=True)
+    ]
+    rows, scores = zip(*found, strict=True)
+    return np.concatenate(rows), np.concatenate(scores)
+
+
 def scan_or_walk(
     vectors: F32,
     queries: F32,
@@ -93,7 +107,7 @@ def scan_or_walk(
     count = total if rows is None else len(rows)
     # A walk costs effort * total / count and a scan costs count: of one million rows and an effort
     # of 3,000, for example, up to 55,000 are scanned.
-    if count * count <= total * effort or len(queries) == 0:
+    if count <= FEW or count * count <= total * effort or len(queries) == 0:
         return scan(vectors, queries, k, rows)
     found, scores = walk(total / count, None if rows is None else allowed)
     short = np.flatnonzero(found[:, min(k, count) - 1] < 0)

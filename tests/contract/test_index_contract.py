@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ class Case:
     """
 
     recall: float
+    build: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=dict)
     narrow: dict[str, Any] = field(default_factory=dict)
     """A search so small that a filter at 35 % is still walked, and that recall suffers."""
@@ -34,25 +36,44 @@ class Case:
 
 CASES: dict[BackendName, Case] = {
     "exact": Case(recall=1.0),
+    "faiss_flat": Case(recall=1.0),
+    "faiss_ivf": Case(recall=0.95, search={"probes": 8}, narrow={"probes": 4}),
+    "faiss_ivfpq": Case(recall=0.95, search={"probes": 8}, narrow={"probes": 4}),
     "faiss_hnsw": Case(recall=0.95, search={"ef_search": 64}, narrow={"ef_search": 16}),
+    "hnswlib": Case(recall=0.95, search={"ef": 64}, narrow={"ef": 16}),
     "annoy": Case(recall=0.95, search={"search_k": 500}, narrow={"search_k": 80}),
 }
-MAPS = Path("/proc/self/maps")
-WITH_FILE = [name for name in BACKENDS if name != "exact"]
+VARIANTS: dict[str, tuple[BackendName, Case]] = {
+    "faiss_hnsw_sq8": (
+        "faiss_hnsw",
+        Case(0.95, {"storage": "sq8"}, search={"ef_search": 64}, narrow={"ef_search": 16}),
+    ),
+    "faiss_ivfpq_4_bits": (
+        "faiss_ivfpq",
+        Case(0.95, {"bits": 4}, search={"probes": 8, "refine": 16}, narrow={"probes": 4}),
+    ),
+}
+"""Other ways to build a backend, held to the same contract."""
+TRIED = {name: (name, case) for name, case in CASES.items()} | VARIANTS
+WITH_FILE = [name for name in TRIED if name != "exact"]
+MAPPED = [name for name in WITH_FILE if name != "hnswlib"]
+FAISS = [name for name in BACKENDS if name.startswith("faiss_")]
+SMAPS = Path("/proc/self/smaps")
 
 
 @dataclass(frozen=True)
 class Tried:
-    name: BackendName
+    name: str
     backend: type[Backend]
     case: Case
 
     def build(self, vectors: F32, path: Path) -> None:
-        self.backend.build(vectors, path, self.backend.Build())
+        self.backend.build(vectors, path, params_from(self.backend.Build, self.case.build))
 
     def open(self, vectors: F32, path: Path, search: dict[str, Any] | None = None) -> Index:
+        build = params_from(self.backend.Build, self.case.build)
         params = params_from(self.backend.Search, search or self.case.search)
-        return self.backend.open(path, vectors, self.backend.Build(), params)
+        return self.backend.open(path, vectors, build, params)
 
     def index(self, vectors: F32, path: Path) -> Index:
         self.build(vectors, path)
@@ -70,15 +91,16 @@ VECTORS = clustered(COUNT, seed=1)
 USERS = clustered(QUERIES, seed=2)
 
 
-@pytest.fixture(scope="module", params=list(BACKENDS))
+@pytest.fixture(scope="module", params=list(TRIED))
 def tried(request: pytest.FixtureRequest) -> Tried:
+    name, case = TRIED[request.param]
     try:
-        backend = load_backend(request.param)
+        backend = load_backend(name)
     except ExtraMissing as exc:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(exc))
-    return Tried(request.param, backend, CASES[request.param])
+    return Tried(request.param, backend, case)
 
 
 @pytest.fixture(scope="module")
@@ -294,12 +316,30 @@ def test_two_processes_share_one_file(
         np.testing.assert_array_equal(rows, wanted)
 
 
-@pytest.mark.skipif(not MAPS.exists(), reason="the memory map is read from Linux's /proc")
-@pytest.mark.parametrize("tried", WITH_FILE, indirect=True)
-def test_the_file_is_mapped(index: Index, path: Path) -> None:
+def pages(path: Path, kind: str) -> int:
+    """Kilobytes of a file's pages of one kind that this process has mapped."""
+    mappings = re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", SMAPS.read_text(), flags=re.MULTILINE)
+    of_file = [m for m in mappings if m.partition("\n")[0].endswith(f" {path}")]
+    return sum(int(kb) for m in of_file for kb in re.findall(rf"\n{kind}: +(\d+) kB", m))
+
+
+def pages_searched(tried: Tried, path: Path) -> dict[str, int]:
+    index = tried.open(VECTORS, path)
+    index.search(USERS, K)
+    return {kind: pages(path, kind) for kind in ("Rss", "Pss", "Anonymous")}
+
+
+@pytest.mark.skipif(not SMAPS.exists(), reason="the memory map is read from Linux's /proc")
+@pytest.mark.parametrize("tried", MAPPED, indirect=True)
+def test_a_second_process_has_no_pages_of_its_own(tried: Tried, path: Path, index: Index) -> None:
     index.search(USERS, K)
 
-    assert str(path) in MAPS.read_text()
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found = pool.apply(pages_searched, (tried, path))
+
+    assert found["Anonymous"] == 0
+    # Of a page that two have mapped, half counts for each.
+    assert 0 < found["Pss"] <= 0.55 * found["Rss"]
 
 
 def test_threads_do_not_see_each_others_searches(index: Index) -> None:
@@ -353,17 +393,69 @@ def test_a_faiss_index_of_another_dimension_is_refused_with_both_numbers(tmp_pat
         )
 
 
-def test_a_faiss_index_of_another_kind_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("tried", FAISS, indirect=True)
+def test_a_faiss_index_of_another_kind_is_refused(tried: Tried, tmp_path: Path) -> None:
     import faiss
 
-    flat = faiss.IndexFlatIP(DIM)
-    flat.add(VECTORS[:50])
-    faiss.write_index(flat, str(tmp_path / "index"))
+    other = faiss.IndexFlatL2(DIM)
+    other.add(VECTORS[:50])
+    faiss.write_index(other, str(tmp_path / "index"))
 
-    with pytest.raises(BundleError, match="IndexFlatIP of metric 0, expected IndexHNSWFlat"):
+    with pytest.raises(BundleError, match=r"IndexFlatL2 of metric 1, expected Index.* of metric 0"):
+        tried.open(VECTORS[:50], tmp_path / "index")
+
+
+def test_a_graph_of_another_storage_is_refused(tmp_path: Path) -> None:
+    FaissHnswBackend.build(VECTORS[:50], tmp_path / "index", FaissHnswBackend.Build())
+
+    with pytest.raises(BundleError, match="IndexHNSWFlat of metric 0, expected IndexHNSWSQ"):
         FaissHnswBackend.open(
-            tmp_path / "index", VECTORS[:50], FaissHnswBackend.Build(), FaissHnswBackend.Search()
+            tmp_path / "index",
+            VECTORS[:50],
+            FaissHnswBackend.Build(storage="sq8"),
+            FaissHnswBackend.Search(),
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "message"),
+    [
+        ("faiss_ivf", {"lists": 51}, "lists is 51, expected at most one an item, 50; 0 chooses"),
+        ("faiss_ivfpq", {"lists": 51}, "lists is 51, expected at most one an item, 50"),
+        (
+            "faiss_ivfpq",
+            {"subquantizers": 5},
+            "subquantizers is 5, expected a divisor of the 32 dimensions: 1, 2, 4, 8, 16, 32",
+        ),
+    ],
+)
+def test_parameters_that_do_not_suit_the_catalogue_are_refused(
+    tmp_path: Path, name: str, build: dict[str, Any], message: str
+) -> None:
+    backend = load_backend(name)
+
+    with pytest.raises(RecipeError, match=message):
+        backend.build(VECTORS[:50], tmp_path / "index", params_from(backend.Build, build))
+
+
+@pytest.mark.parametrize(("dim", "bytes_an_item"), [(64, 16), (30, 10), (31, 31), (3, 1), (1, 1)])
+def test_codes_of_any_dimension_have_parts_that_fit(
+    tmp_path: Path, dim: int, bytes_an_item: int
+) -> None:
+    import faiss
+
+    vectors = np.random.default_rng(6).normal(size=(300, dim)).astype(np.float32)
+    backend = load_backend("faiss_ivfpq")
+    backend.build(vectors, tmp_path / "index", backend.Build())
+
+    assert faiss.read_index(str(tmp_path / "index")).sa_code_size() - 1 == bytes_an_item
+
+
+@pytest.mark.parametrize("tried", ["faiss_ivf"], indirect=True)
+def test_lists_that_are_all_probed_miss_nothing(tried: Tried, path: Path) -> None:
+    rows, _ = tried.open(VECTORS, path, {"probes": COUNT}).search(USERS, K)
+
+    np.testing.assert_array_equal(rows, truth(K)[0])
 
 
 @pytest.mark.parametrize("tried", ["annoy"], indirect=True)
@@ -432,7 +524,7 @@ def test_few_allowed_rows_are_scanned_without_a_walk() -> None:
 
 
 def test_an_unknown_backend_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(BundleError, match="'flann' is unknown; known: exact, faiss_hnsw, annoy"):
+    with pytest.raises(BundleError, match=f"'flann' is unknown; known: {', '.join(BACKENDS)}"):
         load_backend("flann")
 
 
@@ -459,7 +551,7 @@ def test_a_broken_library_is_not_called_missing(
 def test_parameters_keep_their_defaults_unless_given() -> None:
     build = params_from(FaissHnswBackend.Build, {"m": 16})
 
-    assert build == FaissHnswBackend.Build(m=16, ef_construction=200)
+    assert build == FaissHnswBackend.Build(m=16, ef_construction=200, storage="float")
     assert params_from(ExactBackend.Search, {}) == ExactBackend.Search()
 
 
@@ -470,6 +562,7 @@ def test_parameters_keep_their_defaults_unless_given() -> None:
         ({"m": "32"}, "faiss_hnsw, build parameter 'm' is '32', expected int"),
         ({"m": True}, "'m' is True, expected int"),
         ({"m": 0}, "m is 0, expected at least 1"),
+        ({"storage": "sq4"}, "'sq4', expected one of 'float', 'sq8'"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(values: dict[str, Any], message: str) -> None:

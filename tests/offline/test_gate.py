@@ -68,3 +68,48 @@ def test_what_failed_is_listed_on_one_line(vectors: F32) -> None:
         "the gate refused the bundle: items finite: wanted 0 rows with NaN, found 1 rows; "
         "ids unique: wanted 0 twice, found 1 twice"
     )
+
+
+def test_one_vector_far_longer_than_the_rest_is_found(vectors: F32) -> None:
+    assert gate.norms(vectors).passed
+
+    vectors[7] *= 100.0
+
+    assert not gate.norms(vectors).passed
+
+
+def test_a_model_that_gives_everyone_the_same_list_is_found(vectors: F32) -> None:
+    index = ExactIndex(vectors)
+
+    different = gate.coverage(index, vectors, vectors[:200])
+    same = gate.coverage(index, vectors, np.repeat(vectors[:1], 200, axis=0))
+
+    assert different.passed
+    assert not same.passed
+    assert (same.wanted, same.found) == ("at least 60", "40")
+
+
+def test_offline_metrics_may_fall_by_a_tenth_and_no_more() -> None:
+    live = {"HR@10": 0.30, "NDCG@10": 0.20, "HR@200": 0.9}
+
+    checks = gate.not_worse({"HR@10": 0.271, "NDCG@10": 0.179}, live)
+
+    assert [(c.check, c.passed) for c in checks] == [
+        ("HR@10 against the live bundle", True),
+        ("NDCG@10 against the live bundle", False),
+    ]
+    assert checks[1].wanted == "at least 0.1800"
+
+
+def test_a_bundle_larger_than_the_memory_is_found() -> None:
+    assert gate.fits(2**20).passed
+    assert not gate.fits(2**60).passed
+
+
+def test_a_refusal_carries_all_checks() -> None:
+    checks = [gate.unique("ids", ["a"]), gate.unique("ids", "aa")]
+
+    with pytest.raises(GateError) as caught:
+        gate.require(checks)
+
+    assert caught.value.checks == tuple(checks)

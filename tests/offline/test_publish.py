@@ -16,6 +16,7 @@ from contract.index import BACKENDS, load_backend, params_from
 from contract.index.base import Index
 from contract.index.exact import ExactBackend, ExactIndex
 from contract.manifest import FORMAT
+from contract.manifest import Index as IndexEntry
 from contract.store import Channel, LocalStore
 from offline.data.dataset import prepare
 from offline.data.synthetic import World
@@ -108,7 +109,7 @@ def test_the_manifest_says_what_the_bundle_is(bundle: Bundle, run: Run) -> None:
     assert manifest.recipe == run.description.recipe.model_dump(mode="json")
     assert manifest.features == run.dataset.schema
     assert manifest.metrics == run.description.metrics
-    assert manifest.index.model_dump() == {"backend": "exact", "build": {}, "search": {}}
+    assert manifest.index == IndexEntry(backend="exact")
     assert (manifest.seq, manifest.parent, manifest.forced) == (7, None, False)
     assert manifest.dims.model_dump() == {
         "items": 210,
@@ -119,7 +120,7 @@ def test_the_manifest_says_what_the_bundle_is(bundle: Bundle, run: Run) -> None:
         "item_identity": 16,
         "user_identity": 8,
     }
-    assert len(manifest.gate) == 9
+    assert len(manifest.gate) == 12
     assert all(check.passed for check in manifest.gate)
 
 
@@ -225,8 +226,8 @@ def test_interactions_are_enough_for_a_bundle(world: World, tmp_path: Path) -> N
     manifest = publish(load_run(tmp_path / "run"), store, "live", choice)
 
     bundle = open_bundle(live(store))
-    assert manifest.index.build == {"m": 8, "ef_construction": 200}
-    assert manifest.index.search == {"ef_search": 64}
+    assert manifest.index.build == {"m": 8, "ef_construction": 200, "storage": "float"}
+    assert manifest.index.search == {"ef_search": 64, "refine": 2}
     assert "index.faiss" in manifest.files
     assert bundle.items.codes.shape == (200, 0)
     assert bundle.user_identity.shape == (301, 0)

@@ -1,0 +1,32 @@
+"""How much of a bundle the workers share: proportional set sizes, from the kernel's own books."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+KIB = 1024
+HEAD = re.compile(r"^[0-9a-f]+-[0-9a-f]+ \S+ \S+ \S+ \S+ *(.*)$")
+
+
+def descendants(pid: int) -> list[int]:
+    """A process and all that it started, directly or not."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(d for child in children for d in descendants(int(child)))]
+
+
+def mapped_bytes(pids: list[int], directory: Path) -> int:
+    """Proportional set size of the files under `directory` over the processes: a page that n
+    processes share counts as an n-th in each, so that the sum counts it once."""
+    return sum(
+        pss for pid in pids for path, pss in _mappings(pid) if path.startswith(f"{directory}/")
+    )
+
+
+def _mappings(pid: int) -> Iterator[tuple[str, int]]:
+    path = ""
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        head = HEAD.match(line)
+        if head:
+            path = head.group(1)
+        elif line.startswith("Pss:"):
+            yield path, int(line.split()[1]) * KIB

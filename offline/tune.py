@@ -1,0 +1,200 @@
+"""The parameters of an index, found by measuring: the least search effort that reaches a recall.
+
+Queries are vectors of real users, because a user tower's output is not distributed like items.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from contract.arrays import F32, I64
+from contract.errors import GateError
+from contract.index import Backend, load_backend, params_from
+from contract.index.exact import ExactIndex
+from contract.manifest import Index as IndexEntry
+from contract.manifest import Point
+
+QUERIES = 256
+CLOSE = 1.15
+"""The bisection ends when what suffices is within this factor of what does not."""
+FEW_ITEMS = 2_000
+"""Below it nothing beats reading all vectors."""
+GRAPH_ITEMS = 200_000
+"""Above it a graph takes many minutes to build on a small machine, where lists take one."""
+MANY_ITEMS = 2_000_000
+"""Above it even reading a part of the whole vectors may be too much: codes are tried too."""
+
+
+class Goal(NamedTuple):
+    """Recall of `recall` among the first k, on these queries (Q, D) with the true rows (Q, k)."""
+
+    recall: float
+    k: int
+    queries: F32
+    truth: I64
+
+
+def goal(vectors: F32, users: F32, recall: float, k: int) -> Goal:
+    """users (U, D): vectors of real users, of which at most QUERIES are measured with."""
+    k = min(k, len(vectors))
+    queries = users[np.linspace(0, len(users) - 1, min(QUERIES, len(users)), dtype=np.int64)]
+    truth, _ = ExactIndex(vectors).search(queries, k)
+    return Goal(recall, k, queries, truth)
+
+
+def build(
+    name: str,
+    vectors: F32,
+    build: Mapping[str, Any] | None,
+    search: Mapping[str, Any] | None,
+    directory: Path,
+) -> IndexEntry:
+    """Build the index of backend `name` in `directory` with these parameters, untuned."""
+    kind = load_backend(name)
+    built, searched = params_from(kind.Build, build or {}), params_from(kind.Search, search or {})
+    kind.build(vectors, directory / (kind.filename or ""), built)
+    return IndexEntry(backend=name, build=asdict(built), search=asdict(searched))
+
+
+def choose(vectors: F32, directory: Path, wanted: Goal) -> IndexEntry:
+    """Build and tune every backend that suits the size, and keep the fastest that reaches the goal.
+
+    Raises GateError when none does.
+    """
+    best: IndexEntry | None = None
+    tried = []
+    for name in candidates(len(vectors)):
+        with TemporaryDirectory(dir=directory) as folder:
+            try:
+                entry = tune(name, vectors, {}, Path(folder), wanted)
+            except GateError as error:
+                tried.append(str(error))
+                continue
+            tried.append(entry.why)
+            if best is None or latency(entry) < latency(best):
+                best = _keep(entry, Path(folder), directory)
+    if best is None:
+        raise GateError("no backend reaches the target: " + "; ".join(tried))
+    return best.model_copy(update={"why": "fastest of: " + "; ".join(tried)})
+
+
+def _keep(entry: IndexEntry, folder: Path, directory: Path) -> IndexEntry:
+    """The index file of the entry becomes the only one in `directory`."""
+    for earlier in directory.glob("index.*"):
+        earlier.unlink()
+    filename = load_backend(entry.backend).filename
+    if filename:
+        (folder / filename).rename(directory / filename)
+    return entry
+
+
+def tune(
+    name: str, vectors: F32, build: Mapping[str, Any], directory: Path, wanted: Goal
+) -> IndexEntry:
+    """Build the index of backend `name` in `directory` and find its least search effort for the
+    goal.
+
+    Raises GateError when no effort reaches it.
+    """
+    kind = load_backend(name)
+    path = directory / (kind.filename or "")
+    built = params_from(kind.Build, build)
+    kind.build(vectors, path, built)
+    with _one_thread():
+        curve = sorted(_curve(kind, path, vectors, built, wanted), key=lambda p: p.effort)
+    reached = [point for point in curve if point.recall >= wanted.recall]
+    if not reached:
+        best = max(point.recall for point in curve)
+        raise GateError(
+            f"backend {name}: recall@{wanted.k} is {best:.4f} at most, wanted {wanted.recall}; "
+            "lower --target-recall, build it finer or take another backend"
+        )
+    chosen = reached[0]
+    search = _with_effort(kind, chosen.effort)
+    why = (
+        f"{name} at recall@{wanted.k} {chosen.recall:.4f} (wanted {wanted.recall}): "
+        f"{chosen.p50_us:,.0f} us a query"
+    )
+    return IndexEntry(
+        backend=name, build=asdict(built), search=asdict(search), curve=tuple(curve), why=why
+    )
+
+
+def candidates(items: int) -> tuple[str, ...]:
+    """The backends that `auto` measures for a catalogue of this size."""
+    if items < FEW_ITEMS:
+        return ("exact", "faiss_flat")
+    if items <= GRAPH_ITEMS:
+        return ("faiss_flat", "faiss_ivf", "faiss_hnsw")
+    return ("faiss_ivf",) if items <= MANY_ITEMS else ("faiss_ivf", "faiss_ivfpq")
+
+
+def latency(entry: IndexEntry) -> float:
+    """Microseconds of a query at the chosen effort."""
+    kind = load_backend(entry.backend)
+    effort = entry.search.get(kind.effort, 0) if kind.effort else 0
+    return next(point.p50_us for point in entry.curve if point.effort == effort)
+
+
+def _curve(
+    kind: type[Backend], path: Path, vectors: F32, build: Any, wanted: Goal
+) -> Iterator[Point]:
+    """Points measured: effort doubled until the goal is reached, then bisected."""
+    if kind.effort is None:
+        yield _measure(kind, path, vectors, build, 0, wanted)
+        return
+    short, enough, effort = 0, 0, 1
+    while not enough:
+        point = _measure(kind, path, vectors, build, effort, wanted)
+        yield point
+        if point.recall >= wanted.recall:
+            enough = effort
+        elif effort >= len(vectors):
+            return
+        else:
+            short, effort = effort, min(2 * effort, len(vectors))
+    while enough > max(short, 1) * CLOSE and enough - short > 1:
+        effort = max(short + 1, round(math.sqrt(max(short, 1) * enough)))
+        point = _measure(kind, path, vectors, build, effort, wanted)
+        yield point
+        short, enough = (short, effort) if point.recall >= wanted.recall else (effort, enough)
+
+
+def _measure(
+    kind: type[Backend], path: Path, vectors: F32, build: Any, effort: int, wanted: Goal
+) -> Point:
+    index = kind.open(path, vectors, build, _with_effort(kind, effort))
+    found, seconds = [], []
+    for query in wanted.queries:
+        started = time.perf_counter()
+        rows, _ = index.search(query[None], wanted.k)
+        seconds.append(time.perf_counter() - started)
+        found.append(rows[0])
+    hits = [len(np.intersect1d(f, t)) for f, t in zip(found, wanted.truth, strict=True)]
+    p50, p99 = np.percentile(seconds, [50, 99]) * 1e6
+    recall = float(np.mean(hits)) / wanted.k
+    return Point(effort=effort, recall=recall, p50_us=float(p50), p99_us=float(p99))
+
+
+def _with_effort(kind: type[Backend], effort: int) -> Any:
+    return replace(kind.Search(), **{kind.effort: effort}) if kind.effort else kind.Search()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As a worker of the service searches."""
+    import faiss
+
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)

@@ -1,0 +1,121 @@
+"""Index parameters found by measuring: what is chosen reaches the goal, and nothing cheaper did."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.arrays import F32, I64
+from contract.errors import GateError
+from contract.index import load_backend, open_index, params_from
+from offline import tune
+
+K = 20
+TUNABLE = ("faiss_ivf", "faiss_ivfpq", "faiss_hnsw", "hnswlib", "annoy")
+
+
+def clustered(rows: int, dim: int, seed: int) -> F32:
+    centres = np.random.default_rng(5).standard_normal((60, dim), dtype=np.float32)
+    rng = np.random.default_rng(seed)
+    x = centres[rng.integers(0, len(centres), rows)]
+    x += 0.5 * rng.standard_normal((rows, dim), dtype=np.float32)
+    unit: F32 = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return unit
+
+
+@pytest.fixture(scope="module")
+def vectors() -> F32:
+    return clustered(6_000, 32, 0)
+
+
+@pytest.fixture(scope="module")
+def users() -> F32:
+    return clustered(400, 32, 1)
+
+
+def recall_of(rows: I64, truth: I64) -> float:
+    return float(np.mean([len(np.intersect1d(r, t)) / K for r, t in zip(rows, truth, strict=True)]))
+
+
+@pytest.mark.parametrize("name", TUNABLE)
+def test_the_chosen_effort_reaches_the_goal_and_no_smaller_one_measured_did(
+    name: str, vectors: F32, users: F32, tmp_path: Path
+) -> None:
+    goal = tune.goal(vectors, users, 0.9, K)
+
+    entry = tune.tune(name, vectors, {}, tmp_path, goal)
+
+    kind = load_backend(name)
+    assert kind.effort is not None
+    chosen = entry.search[kind.effort]
+    smaller = [point.recall for point in entry.curve if point.effort < chosen]
+    assert all(recall < 0.9 for recall in smaller)
+    found, _ = open_index(entry, tmp_path, vectors).search(goal.queries, K)
+    assert recall_of(found, goal.truth) >= 0.9
+    assert f"wanted {0.9}" in entry.why
+    assert [p.effort for p in entry.curve] == sorted(p.effort for p in entry.curve)
+
+
+def test_the_goal_is_measured_against_the_true_neighbours_of_users(
+    vectors: F32, users: F32
+) -> None:
+    goal = tune.goal(vectors, users, 0.9, K)
+
+    assert goal.queries.shape == (tune.QUERIES, 32)
+    assert {tuple(q) for q in goal.queries} <= {tuple(u) for u in users}
+    truth = np.argsort(-(goal.queries @ vectors.T), axis=1, kind="stable")[:, :K]
+    assert recall_of(goal.truth, truth) == 1.0
+
+
+def test_a_goal_that_no_effort_reaches_is_refused_with_the_best_found(
+    vectors: F32, users: F32, tmp_path: Path
+) -> None:
+    goal = tune.goal(vectors, users, 1.01, K)
+
+    with pytest.raises(GateError, match=r"annoy: recall@20 is 1\.0000 at most, wanted 1\.01"):
+        tune.tune("annoy", vectors, {"trees": 1}, tmp_path, goal)
+
+
+def test_auto_keeps_the_fastest_that_reaches_the_goal_and_only_its_file(
+    vectors: F32, users: F32, tmp_path: Path
+) -> None:
+    goal = tune.goal(vectors, users, 0.95, K)
+
+    entry = tune.choose(vectors, tmp_path, goal)
+
+    assert entry.backend in tune.candidates(len(vectors))
+    assert all(name in entry.why for name in tune.candidates(len(vectors)))
+    filename = load_backend(entry.backend).filename
+    assert [path.name for path in tmp_path.iterdir()] == ([filename] if filename else [])
+    found, _ = open_index(entry, tmp_path, vectors).search(goal.queries, K)
+    assert recall_of(found, goal.truth) >= 0.95
+
+
+@pytest.mark.parametrize(
+    ("items", "tried"),
+    [
+        (100, ("exact", "faiss_flat")),
+        (100_000, ("faiss_flat", "faiss_ivf", "faiss_hnsw")),
+        (1_000_000, ("faiss_ivf",)),
+        (10_000_000, ("faiss_ivf", "faiss_ivfpq")),
+    ],
+)
+def test_auto_tries_what_suits_the_size(items: int, tried: tuple[str, ...]) -> None:
+    assert tune.candidates(items) == tried
+
+
+def test_an_untuned_index_has_the_parameters_it_was_given(vectors: F32, tmp_path: Path) -> None:
+    entry = tune.build("faiss_ivf", vectors, {"lists": 9}, {"probes": 3}, tmp_path)
+
+    kind = load_backend("faiss_ivf")
+    assert params_from(kind.Build, entry.build) == replace(kind.Build(), lists=9)
+    assert params_from(kind.Search, entry.search) == replace(kind.Search(), probes=3)
+    assert entry.curve == ()
+
+
+def test_a_wider_search_finds_more(vectors: F32, users: F32, tmp_path: Path) -> None:
+    entry = tune.tune("faiss_ivf", vectors, {}, tmp_path, tune.goal(vectors, users, 0.99, K))
+
+    recalls = [point.recall for point in entry.curve]
+    assert recalls[0] < recalls[-1]
