@@ -1,5 +1,6 @@
 """The one mutable reference of a worker: the state that answers now, kept up with the journal."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -70,20 +71,23 @@ class Live:
         """Apply what was written since the last look. Requests do it for themselves; a worker that
         gets none must not fall behind either."""
         if self._loaded and (self._behind or self._journal.moved()):
-            # The journal reports news once: what fails here is tried again at the next look.
+            # The journal reports news once: what fails here is tried again at the next look, from
+            # the last chunk that was applied.
             self._behind = True
-            self._catch_up(self._loaded)
+            for loaded in catch_up(self._loaded, self._journal):
+                self._loaded = loaded
+                self._measure(loaded)
             self._behind = False
 
     def replace(self, loaded: Loaded) -> None:
         """Serve from this state on. What was written while it was built is applied first."""
-        self._catch_up(loaded)
+        *_, self._loaded = catch_up(loaded, self._journal)
+        self._measure(self._loaded)
         self._show(loaded.state)
         self.refusal = None
 
-    def _catch_up(self, loaded: Loaded) -> None:
-        self._loaded = catch_up(loaded, self._journal)
-        self._metrics.journal_seq.set(self._loaded.seq)
+    def _measure(self, loaded: Loaded) -> None:
+        self._metrics.journal_seq.set(loaded.seq)
         self._metrics.overlay_items.set(len(loaded.state.overlay))
         self._metrics.overlay_refused.set(loaded.state.overlay.refused)
 
@@ -117,12 +121,14 @@ def load(state: State, journal: Journal) -> Loaded:
             f"{path}: includes the journal up to seq {included}, the journal was trimmed and "
             f"begins at {first}; publish a bundle that includes what was trimmed"
         )
-    return catch_up(Loaded(state, included, datetime.now(UTC)), journal)
+    *_, loaded = catch_up(Loaded(state, included, datetime.now(UTC)), journal)
+    return loaded
 
 
-def catch_up(loaded: Loaded, journal: Journal) -> Loaded:
-    seq = loaded.seq
-    while records := journal.read(after=seq, limit=CHUNK):
+def catch_up(loaded: Loaded, journal: Journal) -> Iterator[Loaded]:
+    """What is loaded now, and what it is after each chunk of the journal that it lacks."""
+    yield loaded
+    while records := journal.read(after=loaded.seq, limit=CHUNK):
         loaded.state.apply(records)
-        seq = records[-1].seq
-    return Loaded(loaded.state, seq, loaded.at)
+        loaded = Loaded(loaded.state, records[-1].seq, loaded.at)
+        yield loaded

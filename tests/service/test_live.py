@@ -1,0 +1,53 @@
+"""Keeping up with the journal, also where reading it fails in between."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry, values
+
+from contract.errors import JournalError
+from contract.journal import Entry, Record, SqliteJournal
+from service import live
+from service.engine import State
+from service.live import Live, load
+from service.metrics import Metrics
+from service.snapshot import Snapshot
+
+
+class Interrupted(SqliteJournal):
+    """A journal on a disk that fails one read, when told."""
+
+    fail_at: int | None = None
+
+    def read(self, after: int, limit: int = 10_000) -> list[Record]:
+        if self.fail_at is not None and after >= self.fail_at:
+            self.fail_at = None
+            raise JournalError("the disk is gone for a moment")
+        return super().read(after, limit)
+
+
+def viewed(items: Sequence[str]) -> list[Entry]:
+    return [Entry("event", {"user_id": "ann", "item_id": item}) for item in items]
+
+
+def test_a_read_that_failed_is_taken_up_where_it_ended(
+    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "CHUNK", 2)
+    # Metrics choose how they are stored for their whole process; here, for this test.
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    journal = Interrupted(tmp_path / "journal.db")
+    followed = Live(journal, Metrics(CollectorRegistry(), 0, tmp_path))
+    followed.replace(load(State.of(snapshot, 100), journal))
+    journal.append(viewed(["i1", "i2", "i3", "i4", "i5"]))
+    journal.fail_at = 2
+
+    with pytest.raises(JournalError):
+        followed.state()
+    state = followed.state()
+
+    assert state.users.items("ann") == ("i1", "i2", "i3", "i4", "i5")
+    assert followed.seq == 5
+    journal.close()
