@@ -85,7 +85,7 @@ def _publish(run: Run, store: str, backend: str) -> str:
     manifest = publish(run, open_store(store), "live", IndexChoice(backend))
     size = sum(file.size for file in manifest.files.values()) / 2**20
     passed = sum(check.passed for check in manifest.gate)
-    recall = manifest.gate[-1]
+    recall = next(check for check in manifest.gate if "recall" in check.check)
     console.print(
         f"   bundle {manifest.version}: {manifest.dims.items:,} items, {size:.1f} MiB, {backend}; "
         f"gate {passed} of {len(manifest.gate)} passed, {recall.check} {recall.found}"
