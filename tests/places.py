@@ -1,7 +1,9 @@
-"""Where tests find data that the repository must not hold."""
+"""Where tests find what the repository must not or cannot hold: data, programs."""
 
 import os
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -9,13 +11,24 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def shared_data(name: str) -> Path:
-    """The folder `name` under TANDEM_DATA (default: ../shared/data). Call it in a fixture: where
-    the folder is absent the test is skipped, and under CI it fails."""
+    """The folder `name` under TANDEM_DATA (default: ../shared/data). Call it in a fixture."""
     base = Path(os.environ.get("TANDEM_DATA", ROOT.parent / "shared" / "data"))
     folder = base / name
     if not folder.is_dir():
-        reason = f"{folder} is absent; set TANDEM_DATA to the directory that holds {name}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        missing(f"{folder} is absent; set TANDEM_DATA to the directory that holds {name}")
     return folder
+
+
+def program(name: str, package: str) -> str:
+    """The path of a program of the Debian package `package`. Call it in a fixture."""
+    path = shutil.which(name)
+    if path is None:
+        missing(f"{name} is not installed; on Debian: apt-get install {package}")
+    return path
+
+
+def missing(reason: str) -> NoReturn:
+    """Skips the test; under CI, where everything is to be there, fails it."""
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,13 +1,12 @@
 """The console, in a real browser."""
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from service.snapshot import Snapshot
+from tests.places import program
 from tests.service.server import Server
 
 FLAGS = (
@@ -19,13 +18,7 @@ FLAGS = (
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    path = shutil.which("chromium")
-    if path is None:
-        reason = "chromium is not installed; on Debian: apt-get install chromium"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return program("chromium", "chromium")
 
 
 def test_the_console_shows_the_bundle_and_recommendations_by_title(

@@ -15,7 +15,7 @@ import pytest
 
 from contract.store import LocalStore
 from tests.conftest import live
-from tests.places import ROOT
+from tests.places import ROOT, program
 from tests.service.server import Server, free_port, samples, wait_until
 
 STAGES = ("encode", "tower", "search", "merge")
@@ -163,13 +163,7 @@ def test_metrics_start_anew_with_the_service(shelf: LocalStore, tmp_path: Path) 
 
 @pytest.fixture
 def prometheus() -> str:
-    path = shutil.which("prometheus")
-    if path is None:
-        reason = "prometheus is not installed; on Debian: apt-get install prometheus"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return path
+    return program("prometheus", "prometheus")
 
 
 def test_a_prometheus_with_the_configuration_of_deploy_scrapes_the_service(
