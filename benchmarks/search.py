@@ -99,10 +99,10 @@ def _try(tried: Tried, vectors: F32, goal: tune.Goal) -> Result | None:
 
 def _rows(result: Result, items: int) -> Iterator[Row]:
     kind = load_backend(result.entry.backend)
-    effort = result.entry.search[kind.effort] if kind.effort else 0
+    effort = result.entry.search[kind.effort.name] if kind.effort else 0
     point = next(p for p in result.entry.curve if p.effort == effort)
     label = f"{items:,} items, {result.tried}"
-    label += f", {kind.effort} {effort}:" if kind.effort else ":"
+    label += f", {kind.effort.name} {effort}:" if kind.effort else ":"
     yield Row(f"{label} recall@{K}", point.recall, "", at_least=RECALL)
     yield Row(f"{label} p50", point.p50_us, "us")
     yield Row(f"{label} p99", point.p99_us, "us")

@@ -139,7 +139,7 @@ def candidates(items: int) -> tuple[str, ...]:
 def latency(entry: IndexEntry) -> float:
     """Microseconds of a query at the chosen effort."""
     kind = load_backend(entry.backend)
-    effort = entry.search.get(kind.effort, 0) if kind.effort else 0
+    effort = entry.search.get(kind.effort.name, 0) if kind.effort else 0
     return next(point.p50_us for point in entry.curve if point.effort == effort)
 
 
@@ -150,7 +150,8 @@ def _curve(
     if kind.effort is None:
         yield _measure(kind, path, vectors, build, 0, wanted)
         return
-    short, enough, effort = 0, 0, 1
+    effort = kind.effort.least(wanted.k)
+    short, enough = effort - 1, 0
     while not enough:
         point = _measure(kind, path, vectors, build, effort, wanted)
         yield point
@@ -184,7 +185,7 @@ def _measure(
 
 
 def _with_effort(kind: type[Backend], effort: int) -> Any:
-    return replace(kind.Search(), **{kind.effort: effort}) if kind.effort else kind.Search()
+    return replace(kind.Search(), **{kind.effort.name: effort}) if kind.effort else kind.Search()
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from contract.errors import BundleError
 from contract.index.base import (
     Answer,
     Backend,
+    Effort,
     Index,
     checked_queries,
     require_at_least,
@@ -29,7 +30,7 @@ ROWS_PER_CANDIDATE = 5
 
 class AnnoyBackend(Backend):
     filename = "index.annoy"
-    effort = "search_k"
+    effort = Effort("search_k", "candidates")
 
     @dataclass(frozen=True)
     class Build:

@@ -9,7 +9,7 @@ Indexes are read-only and safe to search from several threads at once.
 """
 
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +30,17 @@ class Index(Protocol):
         ...
 
 
+class Effort(NamedTuple):
+    """The search parameter that buys recall with time."""
+
+    name: str
+    counts: Literal["lists", "candidates"]
+    """Lists are counted from 1; fewer candidates than k are raised to k."""
+
+    def least(self, k: int) -> int:
+        return k if self.counts == "candidates" else 1
+
+
 class Backend(Protocol):
     """One index kind; its backend inherits from this, so that the type checker compares the two.
 
@@ -42,8 +53,8 @@ class Backend(Protocol):
     filename: ClassVar[str | None]
     """The index's file in a bundle; None: the item vectors are all it needs."""
 
-    effort: ClassVar[str | None]
-    """The search parameter, a number from 1 up, that buys recall with time; None: always exact."""
+    effort: ClassVar[Effort | None]
+    """None: always exact."""
 
     @staticmethod
     def build(vectors: F32, path: Path, params: Any) -> None:

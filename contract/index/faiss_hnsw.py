@@ -13,7 +13,7 @@ import numpy as np
 from contract.arrays import F32, Bool
 from contract.index import _faiss
 from contract.index._faiss import faiss
-from contract.index.base import Answer, Backend, Index, checked_queries, require_at_least
+from contract.index.base import Answer, Backend, Effort, Index, checked_queries, require_at_least
 from contract.index.exact import scan_or_walk
 
 # Measured at D = 64: one step of efSearch takes 1.4 us (some twenty distances at random
@@ -25,7 +25,7 @@ GRAPHS = {"float": faiss.IndexHNSWFlat, "sq8": faiss.IndexHNSWSQ}
 
 class FaissHnswBackend(Backend):
     filename = "index.faiss"
-    effort = "ef_search"
+    effort = Effort("ef_search", "candidates")
 
     @dataclass(frozen=True)
     class Build:

@@ -11,13 +11,13 @@ import numpy as np
 from contract.arrays import F32, Bool
 from contract.index import _faiss, _lists
 from contract.index._faiss import faiss
-from contract.index.base import Answer, Backend, Index, checked_queries, require_at_least
+from contract.index.base import Answer, Backend, Effort, Index, checked_queries, require_at_least
 from contract.index.exact import scan_or_walk
 
 
 class FaissIvfBackend(Backend):
     filename = "index.faiss"
-    effort = "probes"
+    effort = Effort("probes", "lists")
 
     @dataclass(frozen=True)
     class Build:

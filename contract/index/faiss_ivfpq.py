@@ -15,7 +15,7 @@ from contract.arrays import F32, I64, Bool
 from contract.errors import RecipeError
 from contract.index import _faiss, _lists
 from contract.index._faiss import faiss
-from contract.index.base import Answer, Backend, Index, checked_queries, require_at_least
+from contract.index.base import Answer, Backend, Effort, Index, checked_queries, require_at_least
 from contract.index.exact import scan_or_walk
 
 SEED = 1
@@ -24,7 +24,7 @@ SAMPLE_PER_WORD = 256
 
 class FaissIvfPqBackend(Backend):
     filename = "index.faiss"
-    effort = "probes"
+    effort = Effort("probes", "lists")
 
     @dataclass(frozen=True)
     class Build:

@@ -13,6 +13,7 @@ from contract.errors import BundleError
 from contract.index.base import (
     Answer,
     Backend,
+    Effort,
     Index,
     checked_queries,
     require_at_least,
@@ -34,7 +35,7 @@ HEADER = struct.Struct("=6Q")
 
 class HnswlibBackend(Backend):
     filename = "index.hnswlib"
-    effort = "ef"
+    effort = Effort("ef", "candidates")
 
     @dataclass(frozen=True)
     class Build:

@@ -48,9 +48,10 @@ def test_the_chosen_effort_reaches_the_goal_and_no_smaller_one_measured_did(
 
     kind = load_backend(name)
     assert kind.effort is not None
-    chosen = entry.search[kind.effort]
+    chosen = entry.search[kind.effort.name]
     smaller = [point.recall for point in entry.curve if point.effort < chosen]
     assert all(recall < 0.9 for recall in smaller)
+    assert entry.curve[0].effort >= kind.effort.least(K)
     found, _ = open_index(entry, tmp_path, vectors).search(goal.queries, K)
     assert recall_of(found, goal.truth) >= 0.9
     assert f"wanted {0.9}" in entry.why
