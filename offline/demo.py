@@ -56,7 +56,7 @@ def tell(name: str, source: Path | None, out: Path, keep: bool) -> None:
         _metrics(service)
         console.print(f"\nThe whole story took {time.perf_counter() - started:.0f} s.")
         if keep:
-            _leave_up(service)
+            _leave_up(service, _typical_user(run))
 
 
 def chapter(number: int, title: str) -> None:
@@ -233,9 +233,9 @@ def _mean(samples: Mapping[str, float], stage: str) -> float:
     return total / max(count, 1.0)
 
 
-def _leave_up(service: Service) -> None:
+def _leave_up(service: Service, user: str) -> None:
     console.print("\n[bold]The service stays up:[/bold]")
-    for path in ("/console", "/docs", "/v1/recommendations/1?k=10", "/metrics"):
+    for path in ("/console", "/docs", f"/v1/recommendations/{user}?k=10", "/metrics"):
         console.print(f"   {service.url}{path}")
     console.print(f"   stop it with: kill {service.process.pid}")
 
