@@ -25,7 +25,7 @@ QUERIES = 256
 CLOSE = 1.15
 """The bisection ends when what suffices is within this factor of what does not."""
 FEW_ITEMS = 2_000
-"""Below it nothing beats reading all vectors."""
+"""Below it reading all vectors takes no longer than calling a library."""
 GRAPH_ITEMS = 200_000
 """Above it a graph takes many minutes to build on a small machine, where lists take one."""
 MANY_ITEMS = 2_000_000
@@ -130,7 +130,7 @@ def tune(
 def candidates(items: int) -> tuple[str, ...]:
     """The backends that `auto` measures for a catalogue of this size."""
     if items < FEW_ITEMS:
-        return ("exact", "faiss_flat")
+        return ("exact",)
     if items <= GRAPH_ITEMS:
         return ("faiss_flat", "faiss_ivf", "faiss_hnsw")
     return ("faiss_ivf",) if items <= MANY_ITEMS else ("faiss_ivf", "faiss_ivfpq")
