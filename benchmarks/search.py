@@ -99,10 +99,9 @@ def _try(tried: Tried, vectors: F32, goal: tune.Goal) -> Result | None:
 
 def _rows(result: Result, items: int) -> Iterator[Row]:
     kind = load_backend(result.entry.backend)
-    effort = result.entry.search[kind.effort.name] if kind.effort else 0
-    point = next(p for p in result.entry.curve if p.effort == effort)
+    point = tune.chosen(result.entry)
     label = f"{items:,} items, {result.tried}"
-    label += f", {kind.effort.name} {effort}:" if kind.effort else ":"
+    label += f", {kind.effort.name} {point.effort}:" if kind.effort else ":"
     yield Row(f"{label} recall@{K}", point.recall, "", at_least=RECALL)
     yield Row(f"{label} p50", point.p50_us, "us")
     yield Row(f"{label} p99", point.p99_us, "us")
@@ -113,9 +112,9 @@ def _rows(result: Result, items: int) -> Iterator[Row]:
 def _auto(results: list[Result], items: int) -> Iterator[Row]:
     """What `auto` would take, against the fastest of all that were measured."""
     considered = tune.candidates(items)
-    fastest = min(tune.latency(result.entry) for result in results)
+    fastest = min(tune.chosen(result.entry).p50_us for result in results)
     taken = [
-        tune.latency(r.entry)
+        tune.chosen(r.entry).p50_us
         for r in results
         if r.tried.backend in considered and not r.tried.build
     ]

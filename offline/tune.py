@@ -78,7 +78,7 @@ def choose(vectors: F32, directory: Path, wanted: Goal) -> IndexEntry:
                 tried.append(str(error))
                 continue
             tried.append(entry.why)
-            if best is None or latency(entry) < latency(best):
+            if best is None or chosen(entry).p50_us < chosen(best).p50_us:
                 best = _keep(entry, Path(folder), directory)
     if best is None:
         raise GateError("no backend reaches the target: " + "; ".join(tried))
@@ -116,11 +116,11 @@ def tune(
             f"backend {name}: recall@{wanted.k} is {best:.4f} at most, wanted {wanted.recall}; "
             "lower --target-recall, build it finer or take another backend"
         )
-    chosen = reached[0]
-    search = _with_effort(kind, chosen.effort)
+    least = reached[0]
+    search = _with_effort(kind, least.effort)
     why = (
-        f"{name} at recall@{wanted.k} {chosen.recall:.4f} (wanted {wanted.recall}): "
-        f"{chosen.p50_us:,.0f} us a query"
+        f"{name} at recall@{wanted.k} {least.recall:.4f} (wanted {wanted.recall}): "
+        f"{least.p50_us:,.0f} us a query"
     )
     return IndexEntry(
         backend=name, build=asdict(built), search=asdict(search), curve=tuple(curve), why=why
@@ -136,11 +136,11 @@ def candidates(items: int) -> tuple[str, ...]:
     return ("faiss_ivf",) if items <= MANY_ITEMS else ("faiss_ivf", "faiss_ivfpq")
 
 
-def latency(entry: IndexEntry) -> float:
-    """Microseconds of a query at the chosen effort."""
-    kind = load_backend(entry.backend)
-    effort = entry.search.get(kind.effort.name, 0) if kind.effort else 0
-    return next(point.p50_us for point in entry.curve if point.effort == effort)
+def chosen(entry: IndexEntry) -> Point:
+    """What a tuned entry's own search effort measured."""
+    effort = load_backend(entry.backend).effort
+    value = entry.search[effort.name] if effort else 0
+    return next(point for point in entry.curve if point.effort == value)
 
 
 def _curve(

@@ -244,7 +244,7 @@ def _popular(state: State, filter_: Filter, k: int) -> tuple[I64, F32]:
     rows = np.concatenate([popular, slots + overlay.base])
     counts: F32 = np.concatenate([snapshot.bundle.popularity[popular], overlay.popularity[slots]])
     best = np.argsort(-counts, kind="stable")[:k]
-    shares: F32 = counts[best] / max(float(snapshot.bundle.popularity.sum()), 1.0)
+    shares: F32 = counts[best] / snapshot.interactions
     return rows[best], shares
 
 

@@ -62,6 +62,11 @@ class Snapshot:
         return found if known else None
 
     @cached_property
+    def interactions(self) -> float:
+        """Of all items together; at least 1, so that shares can be taken."""
+        return max(float(self.bundle.popularity.sum()), 1.0)
+
+    @cached_property
     def category_rows(self) -> Callable[[str], Bool | None]:
         """`in_category` of the bundle's own items, kept for the categories asked for last."""
         codes = self.bundle.items.codes
