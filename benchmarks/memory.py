@@ -1,4 +1,5 @@
-"""How much of a bundle the workers share: proportional set sizes, from the kernel's own books."""
+"""Memory from the kernel's own books: what the workers share of a bundle, and what a step needs at
+most."""
 
 import re
 from collections.abc import Iterator
@@ -20,6 +21,19 @@ def mapped_bytes(pids: list[int], directory: Path) -> int:
     return sum(
         pss for pid in pids for path, pss in _mappings(pid) if path.startswith(f"{directory}/")
     )
+
+
+def forget_peak() -> None:
+    """From now on `peak_bytes` speaks of what comes after."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Most bytes that this process had resident at once, pages of mapped files included."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * KIB
+    raise ValueError("/proc/self/status has no VmHWM; peak memory needs a Linux kernel")
 
 
 def _mappings(pid: int) -> Iterator[tuple[str, int]]:

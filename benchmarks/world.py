@@ -1,4 +1,8 @@
-"""A store with a trained bundle on generated data, for the benchmarks that need one."""
+"""A store to publish to and a run on generated data, for the benchmarks that need a bundle.
+
+The model is a real one whose weights were never trained: what is measured does not depend on how
+good they are, and a million items would take an hour to train on.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,16 +10,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import torch
+
 from contract.store import LocalStore
+from offline.data.dataset import prepare
 from offline.data.synthetic import generate
-from offline.data.tables import write_tables
-from offline.fit import fit
+from offline.models import create_model
 from offline.publish import IndexChoice, publish
 from offline.recipe import read_recipe
-from offline.run import Run
+from offline.run import Description, Run, load_run, save_run
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.toml"
 
+USERS = 2_000
 MOST_INTERACTIONS = 1_000_000
 
 
@@ -31,12 +38,30 @@ class World(NamedTuple):
 
 @contextmanager
 def world(items: int) -> Iterator[World]:
-    """One epoch of training; nothing published yet."""
+    """Nothing published yet."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        interactions = min(50 * items + 50_000, MOST_INTERACTIONS)
-        tables = generate(users=2_000, items=items, interactions=interactions).tables
-        write_tables(tables, folder / "data")
-        recipe = read_recipe(RECIPE, ["training.epochs=1"])
-        run = fit(recipe, folder / "data", folder / "run", "cpu", lambda _: None)
-        yield World(folder, run, LocalStore(folder / "store"))
+        yield World(folder, _untrained(items, folder / "run"), LocalStore(folder / "store"))
+
+
+def _untrained(items: int, path: Path) -> Run:
+    recipe = read_recipe(RECIPE)
+    interactions = min(50 * items + 50_000, MOST_INTERACTIONS)
+    dataset = prepare(
+        generate(users=USERS, items=items, interactions=interactions).tables,
+        recipe.features.users,
+        recipe.features.items,
+        recipe.history_length,
+    )
+    torch.manual_seed(recipe.seed)
+    model = create_model(recipe.model, dataset.schema, USERS, items, recipe.parameters)
+    description = Description(
+        recipe=recipe,
+        features=dataset.schema,
+        seq=dataset.seq,
+        epochs=(),
+        samples_per_second=0.0,
+        metrics={},
+    )
+    save_run(path, description, dataset, model)
+    return load_run(path)

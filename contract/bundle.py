@@ -26,6 +26,7 @@ from contract.arrays import F32, I32, I64
 from contract.errors import BundleError
 from contract.features import Encoded
 from contract.ids import Ids, Texts
+from contract.index import discard_index
 from contract.manifest import FileEntry, Manifest, read_manifest
 
 USER_TOWER = "user_tower.onnx"
@@ -183,6 +184,7 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
         staged.rename(destination)
         sync(destination.parent)
     except BaseException:
+        discard_index(staged)
         shutil.rmtree(staged, ignore_errors=True)
         raise
     return manifest

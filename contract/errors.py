@@ -10,6 +10,7 @@ expected and what to do.
     ├── TrainingError           training cannot go on (no samples, NaN loss)
     ├── StoreError              a store, channel or version does not exist or cannot be written
     ├── BundleError             a bundle is unreadable, damaged or of another format
+    ├── BackendError            the server that holds an index does not answer as it must
     ├── GateError               a bundle was built, and refused before its channel moved
     ├── JournalError            the journal cannot be opened, read or written
     └── RequestError            what a client asked for cannot be answered as asked
@@ -61,6 +62,10 @@ class StoreError(TandemError):
 
 class BundleError(TandemError):
     code = "bad_bundle"
+
+
+class BackendError(TandemError):
+    code = "backend_failed"
 
 
 class GateError(TandemError):

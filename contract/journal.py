@@ -6,6 +6,7 @@ never given twice, not even after a trim. Many processes may share one journal.
 
 import fcntl
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -81,6 +82,10 @@ class Journal(Protocol):
         """The seq of the newest entry ever written, trimmed or not; 0 if there was none."""
         ...
 
+    def identity(self) -> int:
+        """A number from 1 to 2**31 - 1, drawn when the journal was made: tells it from others."""
+        ...
+
     def trim(self, upto: int) -> int:
         """Remove the entries with a seq of at most `upto`; returns how many."""
         ...
@@ -146,6 +151,10 @@ class SqliteJournal:
     def last_seq(self) -> int:
         with self._reading, self._explained():
             return _last_seq(self._reader)
+
+    def identity(self) -> int:
+        with self._reading, self._explained():
+            return int(_pragma(self._reader, "application_id"))
 
     def trim(self, upto: int) -> int:
         with self._transaction() as connection:
@@ -294,6 +303,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         with _transaction(connection):
             connection.execute(SCHEMA)
             connection.execute(f"PRAGMA user_version = {FORMAT}")
+    if not _pragma(connection, "application_id"):
+        connection.execute(f"PRAGMA application_id = {1 + secrets.randbelow(2**31 - 1)}")
 
 
 @contextmanager

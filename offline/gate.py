@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from contract.arrays import F32
+from contract.arrays import F32, I64
+from contract.bundle import Bundle
 from contract.errors import GateError
 from contract.index.base import Index
 from contract.index.exact import ExactIndex
 from contract.manifest import Check
+from offline.data.dataset import Sequences, windows
+from offline.export import USER_INPUTS, Towers, run_tower
 
 MIN_RECALL = 0.95
 MAX_DIFFERENCE = 1e-3
@@ -17,6 +21,8 @@ RECALL_AT = 50
 MAX_LOSS = 0.1
 """Largest share of an offline metric that a bundle may lose against the live one."""
 COMPARED = ("HR@10", "NDCG@10", "HR@50")
+MIN_OVERLAP = 0.9
+"""Smallest share of a golden answer that is found again; a tie may fall the other way."""
 MAX_NORM = 20.0
 """Largest norm of an item vector, in medians: one longer is first for everyone."""
 
@@ -105,6 +111,49 @@ def not_worse(metrics: Mapping[str, float], live: Mapping[str, float]) -> list[C
         for name in COMPARED
         if name in metrics and name in live
     ]
+
+
+def golden(bundle: Bundle, towers: Towers, index: Index) -> Check:
+    """The requests that the service replays before it serves, replayed out of nothing but the files
+    of the bundle: the exported tower, the histories, the index as it is opened."""
+    asked = bundle.golden
+    users = np.array([bundle.user_ids.row(request["user_id"]) for request in asked], np.int64)
+    vectors = _user_vectors(bundle, towers, users)
+    answered = sum(
+        user >= 0 and _answers(index, of_user, request)
+        for user, of_user, request in zip(users.tolist(), vectors, asked, strict=True)
+    )
+    return Check(
+        check="golden requests answered",
+        wanted=f"{len(asked)} of {len(asked)}",
+        found=f"{answered} of {len(asked)}",
+        passed=answered == len(asked),
+    )
+
+
+def _user_vectors(bundle: Bundle, towers: Towers, users: I64) -> F32:
+    """The vectors (U, K, D) of known users; of an unknown one, -1, they are of no use."""
+    sequences = Sequences(*(bundle.arrays[f"user_items_{part}"] for part in ("offsets", "rows")))
+    length = bundle.manifest.features.history_length
+    rows, mask = windows(sequences, users, sequences.offsets[users + 1], length)
+    values = (
+        bundle.user_identity[users + 1],
+        bundle.users.codes[users],
+        bundle.users.numbers[users],
+        bundle.history_vectors[rows] * mask[:, :, None],
+        mask.astype(np.float32),
+    )
+    return run_tower(towers.user, dict(zip(USER_INPUTS, values, strict=True)))[0]
+
+
+def _answers(index: Index, vectors: F32, request: Mapping[str, Any]) -> bool:
+    wanted = np.array(request["rows"])
+    # A score that is no number was written as null.
+    expected = np.array(request["scores"], np.float32)
+    rows, scores = index.search(vectors, wanted.shape[1])
+    overlap = np.mean([np.isin(w, r).mean() for w, r in zip(wanted, rows, strict=True)])
+    worst = np.abs(scores - expected).max()
+    return bool(overlap >= MIN_OVERLAP and worst <= MAX_DIFFERENCE)
 
 
 def fits(size: int) -> Check:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 import orjson
 from torch import nn
 
+from contract import channels
 from contract.arrays import F32, I64
-from contract.bundle import GOLDEN, ids_arrays, texts_arrays, write_arrays
+from contract.bundle import ARRAYS, GOLDEN, Bundle, ids_arrays, texts_arrays, write_arrays
 from contract.errors import RecipeError
 from contract.ids import Ids, Texts
 from contract.index import Index, load_backend, open_index, params_from
@@ -59,7 +60,7 @@ def publish(
     live = read_manifest(store.bundle(before.version)) if before else None
     draft = _Draft(run, choice, force, live)
     manifest = store.add(draft.fill)
-    store.point(channel, manifest.version)
+    channels.point(store, channel, manifest.version)
     return manifest
 
 
@@ -83,7 +84,8 @@ class _Draft:
             checks += gate.not_worse(self.run.description.metrics, self.live.metrics)
         self._require(checks)
         export_towers(self.model, self.dataset.schema, directory)
-        probes, parity = self._parity(Towers.open(directory))
+        towers = Towers.open(directory)
+        probes, parity = self._parity(towers)
         checks += parity
         self._require(checks)
         queries = probes.reshape(-1, probes.shape[-1])
@@ -93,6 +95,7 @@ class _Draft:
         checks.append(gate.coverage(index, self.items.items, queries))
         self._golden(directory, index, probes)
         write_arrays(directory, self._arrays())
+        checks.append(self._replay(directory, self._manifest(version, entry, ()), towers))
         checks.append(gate.fits(sum(file.stat().st_size for file in directory.iterdir())))
         self._require(checks)
         return self._manifest(version, entry, tuple(checks))
@@ -168,6 +171,12 @@ class _Draft:
             user = self.dataset.user_ids[users[at]]
             golden.append({"user_id": user, "rows": rows.tolist(), "scores": scores.tolist()})
         (directory / GOLDEN).write_bytes(orjson.dumps(golden))
+
+    def _replay(self, directory: Path, manifest: Manifest, towers: Towers) -> Check:
+        arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        staged = Bundle(directory, manifest, arrays)
+        index = open_index(manifest.index, directory, staged.item_vectors)
+        return gate.golden(staged, towers, index)
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         dataset = self.dataset

@@ -24,6 +24,9 @@ from contract.manifest import Point
 QUERIES = 256
 CLOSE = 1.15
 """The bisection ends when what suffices is within this factor of what does not."""
+PLATEAU = 5e-4
+"""Where twice the effort finds no more than this, the rest is lost to the codes or the edges. It
+counts from the first gain on: one list and two may both be fewer rows than are read at least."""
 FEW_ITEMS = 2_000
 """Below it reading all vectors takes no longer than calling a library."""
 GRAPH_ITEMS = 200_000
@@ -151,13 +154,15 @@ def _curve(
         yield _measure(kind, path, vectors, build, 0, wanted)
         return
     effort = kind.effort.least(wanted.k)
-    short, enough = effort - 1, 0
+    short, enough, reached, rising = effort - 1, 0, 1.0, False
     while not enough:
         point = _measure(kind, path, vectors, build, effort, wanted)
         yield point
+        gain, reached = point.recall - reached, point.recall
+        rising = rising or gain >= PLATEAU
         if point.recall >= wanted.recall:
             enough = effort
-        elif effort >= len(vectors):
+        elif effort >= len(vectors) or (rising and gain < PLATEAU):
             return
         else:
             short, effort = effort, min(2 * effort, len(vectors))

@@ -78,9 +78,9 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[routes.Parts]:
     journal = GroupCommit(writing)
     store = open_store(settings.store)
     live = Live(reading, metrics)
-    swapper = Swapper(store, settings.channel, live, uri, settings.max_user_events, metrics)
+    swapper = Swapper(store, settings, live, uri, metrics)
     try:
-        yield routes.Parts(settings, live, journal, store, swapper, metrics)
+        yield routes.Parts(settings, live, journal, swapper, metrics)
     finally:
         journal.close()
         writing.close()

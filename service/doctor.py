@@ -29,6 +29,8 @@ LIBRARIES = {
     "onnxscript": "offline",
     "annoy": "annoy",
     "hnswlib": "hnswlib",
+    "pymilvus": "milvus",
+    "milvus-lite": "milvus",
 }
 """Distribution -> the extra that brings it; an empty one is the base install."""
 
@@ -40,6 +42,7 @@ MAPPED = {
     "faiss_hnsw": "index is mapped; 12 bytes an item are copied by each worker",
     "hnswlib": "index is not mapped: each worker loads a copy of its own",
     "annoy": "index is mapped: one copy for all workers",
+    "milvus": "index lies on a server: workers hold none of it",
 }
 
 

@@ -37,8 +37,9 @@ class State:
     users: LiveUsers
 
     @classmethod
-    def of(cls, snapshot: Snapshot, max_user_events: int) -> "State":
-        return cls(snapshot, Overlay(snapshot), LiveUsers(max_user_events))
+    def of(cls, snapshot: Snapshot, max_user_events: int, journal: int) -> "State":
+        """Before any record of the journal of this identity."""
+        return cls(snapshot, Overlay(snapshot, journal), LiveUsers(max_user_events))
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in journal records that follow those already applied."""
@@ -189,7 +190,7 @@ def _nearest(
     started: float,
 ) -> Answer:
     """The k eligible items nearest to any of the vectors (K, D)."""
-    rows, scores, widened = _search(state.snapshot, filter_, vectors, k)
+    rows, scores, widened = _search(state.overlay, filter_, vectors, k)
     live_rows, live_scores = _search_overlay(state.overlay, filter_, vectors)
     stages.search = _lap(started, stages)
     best, best_scores = merge(
@@ -200,25 +201,26 @@ def _nearest(
     return Answer(items, source, widened, stages)
 
 
-def _search(snapshot: Snapshot, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32, bool]:
-    """Eligible rows of the bundle with their scores, flat over the vectors (K, D); the k best of
-    each are among them. The third value: whether a second search was needed."""
+def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32, bool]:
+    """Eligible rows of what the index holds with their scores, flat over the vectors (K, D); the k
+    best of each are among them. The third value: whether a second search was needed."""
     if filter_.category is not None:
-        rows, scores = snapshot.index.search(vectors, k, filter_.bundle_rows())
+        rows, scores = overlay.search(vectors, k, filter_.searched_rows())
         return rows.ravel(), scores.ravel(), False
     removed = filter_.most_removed()
-    fetch = min(snapshot.items, k + min(removed, OVERFETCH * k))
-    rows, scores = snapshot.index.search(vectors, fetch)
+    fetch = min(overlay.searched, k + min(removed, OVERFETCH * k))
+    rows, scores = overlay.search(vectors, fetch)
     kept = filter_.keep(rows)
     if removed <= OVERFETCH * k or bool((kept.sum(axis=1) >= min(k, fetch)).all()):
         return rows[kept], scores[kept], False
-    rows, scores = snapshot.index.search(vectors, k, filter_.bundle_rows())
+    rows, scores = overlay.search(vectors, k, filter_.searched_rows())
     return rows.ravel(), scores.ravel(), True
 
 
 def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I64, F32]:
-    """Eligible rows of the overlay with their best score over the vectors (K, D), exactly."""
-    if not overlay.slots:
+    """Eligible rows of the overlay that no index holds, with their best score over the vectors
+    (K, D), exactly."""
+    if overlay.appended or not overlay.slots:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     slots = np.flatnonzero(filter_.overlay_slots())
     scores: F32 = (vectors @ overlay.vectors[slots].T).max(axis=0)

@@ -6,6 +6,7 @@ from typing import Any
 from starlette.responses import Response
 
 from contract.errors import (
+    BackendError,
     BundleError,
     FeatureError,
     Forbidden,
@@ -32,6 +33,7 @@ STATUS: dict[type[TandemError], int] = {
     Overloaded: 429,
     NotReady: 503,
     JournalError: 503,
+    BackendError: 503,
 }
 
 RETRY_SECONDS = 1

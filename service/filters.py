@@ -38,14 +38,20 @@ class Filter:
         allowed[slots] = False
         return allowed
 
+    def searched_rows(self) -> Bool:
+        """Bitmap of the eligible ones among the rows that a search finds."""
+        bundle = self.bundle_rows()
+        return np.concatenate([bundle, self.overlay_slots()]) if self.overlay.appended else bundle
+
     def keep(self, rows: I64) -> Bool:
-        """Which of these bundle rows are eligible, without a bitmap over the catalogue; row -1 is
-        not. Only for requests without a category."""
-        kept: Bool = (rows >= 0) & ~self.overlay.dead[rows]
+        """Which of these rows are eligible, without a bitmap over the catalogue; row -1 is not.
+        Only for requests without a category."""
+        kept: Bool = (rows >= 0) & self.overlay.lives(rows)
         if len(self.blocked):
             kept &= ~np.isin(rows, self.blocked)
         return kept
 
     def most_removed(self) -> int:
-        """At most so many bundle rows are not eligible; only for requests without a category."""
-        return len(self.blocked) + self.overlay.dead_count
+        """At most so many of the rows that a search finds are not eligible; only for requests
+        without a category."""
+        return len(self.blocked) + self.overlay.gone

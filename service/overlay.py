@@ -17,6 +17,7 @@ from contract.arrays import F32, I32, I64, Bool
 from contract.errors import FeatureError, UnknownItem
 from contract.features import Encoded
 from contract.ids import UNKNOWN
+from contract.index.base import Answer, Appendable, Appended
 from contract.journal import Record
 from service.snapshot import Snapshot
 
@@ -32,8 +33,13 @@ class OverlayItem:
 
 
 class Overlay:
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, journal: int) -> None:
+        """`journal` is the identity of the journal whose records are applied."""
         self._snapshot = snapshot
+        index = snapshot.index
+        self.appended = index.append(journal) if isinstance(index, Appendable) else None
+        """Where one search finds the rows of the bundle and those of the overlay; None: those of
+        the overlay are scanned."""
         dims = snapshot.bundle.manifest.dims
         self.base = dims.items
         """N: the first row of the overlay."""
@@ -78,6 +84,32 @@ class Overlay:
     def alive(self) -> Bool:
         """Slots that may be returned."""
         return self._alive[: self.slots]
+
+    @property
+    def searched(self) -> int:
+        """How many rows `search` finds, those that are gone included."""
+        return self.base + (self.slots if self.appended else 0)
+
+    @property
+    def gone(self) -> int:
+        """How many of these are gone."""
+        return self.dead_count + (int((~self.alive).sum()) if self.appended else 0)
+
+    def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
+        """As `Index.search`, over `searched` rows."""
+        if self.appended:
+            return self.appended.search(queries, k, allowed, self.vectors)
+        return self._snapshot.index.search(queries, k, allowed)
+
+    def lives(self, rows: I64) -> Bool:
+        """Which of these rows may be returned."""
+        in_bundle = rows < self.base
+        if in_bundle.all():
+            return ~self.dead[rows]
+        found = np.empty(rows.shape, np.bool_)
+        found[in_bundle] = ~self.dead[rows[in_bundle]]
+        found[~in_bundle] = self.alive[rows[~in_bundle] - self.base]
+        return found
 
     def id_of(self, row: int) -> str:
         """The item id of a row of the bundle or of the overlay."""
@@ -131,7 +163,10 @@ class Overlay:
     def apply(self, records: Sequence[Record]) -> None:
         """Apply item and delete records, in order. Of several on one item the last one counts, but
         an item that was posted and deleted has its slot: histories may hold it, and all workers
-        must answer alike, however they cut the journal into batches."""
+        must answer alike, however they cut the journal into batches.
+
+        Raises BackendError where the index that takes them in does not answer; the same records
+        are then to be applied again."""
         posted = {r.body["item_id"]: r for r in records if r.kind == "item"}
         self._upsert(list(posted.values()))
         for record in records:
@@ -139,6 +174,19 @@ class Overlay:
                 item = self.items.get(record.body["item_id"])
                 if item is None or item.seq < record.seq:
                     self._delete(record.body["item_id"])
+        if self.appended:
+            self._append(self.appended, [r for r in records if r.kind != "event"])
+
+    def _append(self, appended: Appended, records: list[Record]) -> None:
+        """Bring the index up to what the overlay now holds of the items in these records."""
+        known = {r.body["item_id"] for r in records} & self._slots.keys()
+        slots = np.array(sorted(self._slots[item_id] for item_id in known), np.int64)
+        alive = slots[self.alive[slots]]
+        seqs = [self.items[self._ids[slot]].seq for slot in alive.tolist()]
+        appended.upsert(alive + self.base, np.array(seqs, np.int64), self.vectors[alive])
+        gone = {r.seq for r in records if r.kind == "item"} - set(seqs)
+        dead = slots[~self.alive[slots]]
+        appended.delete(dead + self.base, np.array(sorted(gone), np.int64))
 
     def _upsert(self, records: list[Record]) -> None:
         encoded = {r.body["item_id"]: e for r in records if (e := self._encoded(r)) is not None}

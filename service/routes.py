@@ -17,7 +17,6 @@ from fastapi.responses import Response
 
 from contract.errors import BundleError, Forbidden, MalformedRequest, TooLarge
 from contract.journal import Entry, GroupCommit
-from contract.store import Store
 from service import engine, schemas
 from service.examples import EVENT, ITEMS, RECOMMENDATION
 from service.live import Live
@@ -34,7 +33,6 @@ class Parts:
     settings: Settings
     live: Live
     journal: GroupCommit
-    store: Store
     swapper: Swapper
     metrics: Metrics
 
@@ -203,7 +201,7 @@ async def get_bundle(parts: Use) -> Response:
 @bundle.post("/reload", response_model=schemas.Reloaded, dependencies=[Depends(_admin)])
 async def reload(parts: Use) -> Response:
     """Look at the channel now; also tries a refused bundle again."""
-    return await _checked(parts)
+    return _served(parts, await parts.swapper.check(retry=True))
 
 
 @bundle.post(
@@ -211,8 +209,7 @@ async def reload(parts: Use) -> Response:
 )
 async def rollback(parts: Use) -> Response:
     """Point the channel at what it pointed at before; every worker follows."""
-    parts.store.rollback(parts.settings.channel)
-    return await _checked(parts)
+    return _served(parts, await parts.swapper.rollback())
 
 
 @health.get("/healthz")
@@ -272,8 +269,7 @@ async def _commit(parts: Parts, entries: Sequence[Entry]) -> int:
     return seq
 
 
-async def _checked(parts: Parts) -> Response:
-    swapped = await parts.swapper.check(retry=True)
+def _served(parts: Parts, swapped: bool) -> Response:
     refusal = parts.live.refusal
     if refusal:
         raise BundleError(refusal.reason)

@@ -6,6 +6,7 @@ and again while the load is light. The supervisor holds all sockets open: when a
 connections wait for the one that takes its place instead of being refused.
 """
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -21,9 +22,11 @@ from types import FrameType
 
 import uvicorn
 
-from contract.errors import SettingsError
+from contract.errors import SettingsError, StoreError
+from contract.store import open_store
 from service.metrics import prepare_directory
 from service.settings import Settings, read_settings
+from service.sharing import require_shareable
 
 log = logging.getLogger("tandem.server")
 
@@ -42,13 +45,15 @@ LEAST_LIFE_SECONDS = 1.0
 def run(options: Mapping[str, str]) -> None:
     """Serve until stopped. Options override the environment, which is how workers get them too.
 
-    Raises SettingsError for an option out of bounds or a port that is taken. Exits with code 1 when
+    Raises SettingsError for an option out of bounds, a port that is taken, or more workers than can
+    use the index. Exits with code 1 when
     a worker cannot start.
     """
     os.environ.update({f"TANDEM_{name.upper()}": value for name, value in options.items()})
     settings = read_settings()
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    _require_shareable(settings)
     listeners = _listen(settings)
     prepare_directory(settings.runtime_directory())
     sys.exit(Supervisor(listeners).run())
@@ -126,6 +131,15 @@ def _die_with_supervisor() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _require_shareable(settings: Settings) -> None:
+    """Before the workers start, of which each would refuse the bundle by itself."""
+    store = open_store(settings.store)
+    # A channel or bundle that is not there is no reason not to start: one may be published.
+    with contextlib.suppress(StoreError):
+        if channel := store.channel(settings.channel):
+            require_shareable(store.bundle(channel.version), settings.workers)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:

@@ -6,12 +6,15 @@ import os
 import threading
 import time
 
-from contract.errors import JournalError, TandemError
+from contract import channels
+from contract.errors import BackendError, JournalError, TandemError
 from contract.journal import open_journal
 from contract.store import Channel, Store
 from service.engine import State
 from service.live import Live, Loaded, Refusal, load
 from service.metrics import Metrics
+from service.settings import Settings
+from service.sharing import require_shareable
 from service.snapshot import load_snapshot
 
 log = logging.getLogger("tandem.swap")
@@ -23,15 +26,14 @@ class Swapper:
     def __init__(
         self,
         store: Store,
-        channel: str,
+        settings: Settings,
         live: Live,
         journal_uri: str,
-        max_user_events: int,
         metrics: Metrics,
     ) -> None:
-        self._store, self._channel, self._live = store, channel, live
-        self._journal_uri, self._max_user_events = journal_uri, max_user_events
-        self._metrics = metrics
+        self._store, self._channel, self._live = store, settings.channel, live
+        self._journal_uri, self._max_user_events = journal_uri, settings.max_user_events
+        self._workers, self._metrics = settings.workers, metrics
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, seconds: float) -> None:
@@ -55,16 +57,27 @@ class Swapper:
         channel moves, unless `retry`.
         """
         async with self._one_at_a_time:
-            channel = self._store.channel(self._channel)
-            if channel is None:
-                return False
-            if channel.version == self._live.version:
-                self._live.refusal = None
-                return False
-            refused = self._live.refusal
-            if refused and refused.version == channel.version and not retry:
-                return False
-            return await self._take(channel)
+            return await self._check(retry)
+
+    async def rollback(self) -> bool:
+        """Point the channel at what it pointed at before, and serve it; whether that is a new
+        bundle. Raises as `channels.rollback` does."""
+        async with self._one_at_a_time:
+            # In a thread: an index that is gone from its server takes its time to be built again.
+            await asyncio.to_thread(channels.rollback, self._store, self._channel)
+            return await self._check(retry=True)
+
+    async def _check(self, retry: bool) -> bool:
+        channel = self._store.channel(self._channel)
+        if channel is None:
+            return False
+        if channel.version == self._live.version:
+            self._live.refusal = None
+            return False
+        refused = self._live.refusal
+        if refused and refused.version == channel.version and not retry:
+            return False
+        return await self._take(channel)
 
     async def _take(self, channel: Channel) -> bool:
         refusal = await self._swap(channel.version)
@@ -80,7 +93,7 @@ class Swapper:
         started = time.perf_counter()
         try:
             loaded = await asyncio.to_thread(self._load, version)
-        except JournalError:
+        except (JournalError, BackendError):
             # Not the bundle's fault: the next look tries again.
             raise
         # Whatever else a bundle makes its readers raise, the running one keeps serving.
@@ -104,10 +117,13 @@ class Swapper:
     def _load(self, version: str) -> Loaded:
         """Runs in a thread of its own, at low priority: the running bundle goes first."""
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
-        snapshot = load_snapshot(self._store.bundle(version))
+        directory = self._store.bundle(version)
+        require_shareable(directory, self._workers)
+        snapshot = load_snapshot(directory)
         journal = open_journal(self._journal_uri)
         try:
-            return load(State.of(snapshot, self._max_user_events), journal)
+            state = State.of(snapshot, self._max_user_events, journal.identity())
+            return load(state, journal)
         finally:
             journal.close()
 

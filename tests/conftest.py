@@ -73,6 +73,10 @@ def dataset(world: World, recipe: Recipe) -> Dataset:
 @pytest.fixture(scope="session")
 def run(dataset: Dataset, recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A trained run on disk. Not to be changed."""
+    return trained_run(dataset, recipe, tmp_path_factory.mktemp("runs") / "run")
+
+
+def trained_run(dataset: Dataset, recipe: Recipe, path: Path) -> Run:
     trained = train(recipe, dataset, "cpu", lambda epoch: None)
     found = ranks(embed(trained.model, dataset), dataset, "test")
     description = Description(
@@ -83,7 +87,6 @@ def run(dataset: Dataset, recipe: Recipe, tmp_path_factory: pytest.TempPathFacto
         samples_per_second=trained.samples_per_second,
         metrics=ranking_metrics(found, (10, 50)),
     )
-    path = tmp_path_factory.mktemp("runs") / "run"
     return save_run(path, description, dataset, trained.model)
 
 

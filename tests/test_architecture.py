@@ -27,7 +27,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
 
 # What loads no library that the verb or the package can do without.
 LOADED: dict[str, tuple[str, ...]] = {
-    "import service.app": ("torch", "polars", "onnx", "offline"),
+    "import service.app": ("torch", "polars", "onnx", "offline", "pymilvus", "pandas"),
     "import contract.bundle, contract.store, contract.journal, contract.features, contract.index": (
         *WEB,
         "torch",
@@ -38,6 +38,7 @@ LOADED: dict[str, tuple[str, ...]] = {
         "faiss",
         "annoy",
         "hnswlib",
+        "pymilvus",
     ),
     "import tandem": (*WEB, "torch", "onnxruntime", "polars", "faiss", "numpy"),
     "import tandem; tandem.main(['serve', '--help'], standalone_mode=False)": ("torch", "polars"),

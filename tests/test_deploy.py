@@ -21,7 +21,7 @@ from service.settings import Settings
 from tests.documents import check_command, commands, metrics, table, text
 from tests.places import ROOT, program
 
-EXTRAS = ("offline", "annoy", "hnswlib", "bench", "dev")
+EXTRAS = ("offline", "annoy", "hnswlib", "milvus", "bench", "dev")
 # What torch brings where it is not built for the CPU alone.
 CUDA = re.compile(r"nvidia-|cuda-|triton")
 PACKAGES = ("contract", "offline", "service", "recipes", "benchmarks")

@@ -5,28 +5,34 @@ library, one row of tolerances in the contract test.
 """
 
 import importlib
+import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from contract.arrays import F32
-from contract.errors import BundleError, ExtraMissing, RecipeError
-from contract.index.base import Backend, Index
+from contract.errors import BackendError, BundleError, ExtraMissing, RecipeError
+from contract.index.base import Backend, Hosted, Index
 from contract.manifest import Index as IndexEntry
 
 __all__ = [
     "BACKENDS",
     "Backend",
     "BackendName",
+    "Hosted",
     "Index",
+    "discard_index",
+    "hosted",
     "load_backend",
     "open_index",
     "params_from",
 ]
 
+log = logging.getLogger("tandem.index")
+
 BackendName = Literal[
-    "exact", "faiss_flat", "faiss_ivf", "faiss_ivfpq", "faiss_hnsw", "hnswlib", "annoy"
+    "exact", "faiss_flat", "faiss_ivf", "faiss_ivfpq", "faiss_hnsw", "hnswlib", "annoy", "milvus"
 ]
 
 BACKENDS: dict[BackendName, str] = {
@@ -37,7 +43,11 @@ BACKENDS: dict[BackendName, str] = {
     "faiss_hnsw": "contract.index.faiss_hnsw:FaissHnswBackend",
     "hnswlib": "contract.index.hnswlib:HnswlibBackend",
     "annoy": "contract.index.annoy:AnnoyBackend",
+    "milvus": "contract.index.milvus:MilvusBackend",
 }
+
+# The backends whose index lies on a server, and their file in a bundle: known without the library.
+HOSTED: dict[BackendName, str] = {"milvus": "index.milvus"}
 
 # The library that a backend imports, and what pip calls it.
 REQUIRES: dict[BackendName, tuple[str, str]] = {
@@ -47,6 +57,7 @@ REQUIRES: dict[BackendName, tuple[str, str]] = {
     "faiss_hnsw": ("faiss", "faiss-cpu"),
     "hnswlib": ("hnswlib", "'tandem-recall[hnswlib]'"),
     "annoy": ("annoy", "'tandem-recall[annoy]'"),
+    "milvus": ("pymilvus", "'tandem-recall[milvus]'"),
 }
 
 Params = TypeVar("Params")
@@ -67,6 +78,26 @@ def load_backend(name: str) -> type[Backend]:
         if exc.name is None or exc.name != library:
             raise
         raise ExtraMissing(f"backend {name} needs {library}: pip install {package}") from exc
+
+
+def hosted(directory: Path) -> tuple[type[Hosted], Path] | None:
+    """The backend that hosts the index of the bundle in `directory`, and its file there; None where
+    the bundle holds its index itself. Raises ExtraMissing.
+    """
+    for name, filename in HOSTED.items():
+        if (path := directory / filename).is_file():
+            return cast(type[Hosted], load_backend(name)), path
+    return None
+
+
+def discard_index(directory: Path) -> None:
+    """Remove what an index that was built in `directory` keeps elsewhere."""
+    if found := hosted(directory):
+        backend, path = found
+        try:
+            backend.drop(path)
+        except BackendError as error:
+            log.warning("%s: what it names is left behind: %s", path, error)
 
 
 def open_index(entry: IndexEntry, directory: Path, vectors: F32) -> Index:

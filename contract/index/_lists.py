@@ -15,6 +15,9 @@ ROWS_PER_LIST = 32
 # Half as many find 2 to 4 % less, twice as many 1 % more.
 SAMPLE_PER_LIST = 128
 
+# Squared lengths that differ by no more, as a share, are those of normalised vectors.
+SAME_LENGTH = 1e-4
+
 # How much shorter than the average the lists that are read may be. Four found 82 % where one found
 # 52 %, with lengths spread by a factor of 1.5; eight found no more.
 SHORTEST_LISTS = 4
@@ -36,15 +39,18 @@ def cluster(vectors: F32, lists: int) -> tuple[F32, I64]:
     """The centres of the lists (lists, D) and the list of each row (N,), trained on a sample that
     is drawn with a fixed seed.
 
-    One more coordinate makes all vectors equally long, and the nearest one that with the largest
-    inner product. A query has a zero there, so the centres are kept without it. Where lengths
-    differ, clusters of directions found half of what these find.
+    Where lengths differ, one more coordinate makes all vectors equally long, and the nearest one
+    that with the largest inner product. A query has a zero there, so the centres are kept without
+    it. Clusters of directions found half of what these find.
     """
     dim = vectors.shape[1]
     squares = np.einsum("nd,nd->n", vectors, vectors)
-    level = np.column_stack([vectors, np.sqrt(squares.max() - squares)])
+    lacking = squares.max() - squares
+    level = vectors
+    if lacking.max() > SAME_LENGTH * squares.max():
+        level = np.column_stack([vectors, np.sqrt(lacking)])
     means = faiss.Kmeans(
-        dim + 1,
+        level.shape[1],
         lists,
         niter=10,
         spherical=True,
@@ -73,19 +79,23 @@ class Probing:
     long vectors are the first to be read, and short.
     """
 
-    def __init__(self, index: Any, probes: int, k: int) -> None:
+    def __init__(self, index: Any, probes: int) -> None:
         self._lists: int = index.nlist
-        self._rows_per_list: float = index.ntotal / index.nlist
-        self._rows: float = min(max(probes * self._rows_per_list, k), index.ntotal)
+        self._total: int = index.ntotal
+        self._rows_per_list: float = self._total / self._lists
+        self._probed: float = probes * self._rows_per_list
 
-    def params(self, widen: float) -> Any:
-        lists = SHORTEST_LISTS * widen * self._rows / self._rows_per_list
+    def params(self, k: int, widen: float) -> Any:
+        rows = self._rows(k)
+        lists = SHORTEST_LISTS * widen * rows / self._rows_per_list
         # FAISS counts only the rows that a filter allows, so these are as many as without one.
         return faiss.SearchParametersIVF(
-            nprobe=min(math.ceil(lists), self._lists), max_codes=math.ceil(self._rows)
+            nprobe=min(math.ceil(lists), self._lists), max_codes=math.ceil(rows)
         )
 
-    @property
-    def effort(self) -> int:
-        """What `scan_or_walk` wants to know of a search."""
-        return round((self._lists + self._rows) / LISTED_ROWS_PER_ROW)
+    def effort(self, k: int) -> int:
+        """What `scan_or_walk` wants to know of a search for k candidates."""
+        return round((self._lists + self._rows(k)) / LISTED_ROWS_PER_ROW)
+
+    def _rows(self, k: int) -> float:
+        return min(max(self._probed, k), self._total)

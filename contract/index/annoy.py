@@ -1,7 +1,7 @@
 """Annoy: a forest of random hyperplane trees, memory-mapped.
 
-The trees only propose candidates; these are scored again with the item vectors, so that the
-answers speak inner product whatever the metric of the trees.
+Where the trees split by another metric, or a filter passes over what they propose, the candidates
+are scored again with the item vectors, so that the answers always speak inner product.
 """
 
 from dataclasses import dataclass
@@ -75,12 +75,19 @@ class AnnoyBackend(Backend):
         require_match(path, "rows", forest.get_n_items(), len(vectors))
         # (Where all items fit one leaf, Annoy counts more trees than it built.)
         require_match(path, "trees", min(forest.get_n_trees(), build.trees), build.trees)
-        return AnnoyIndex(forest, vectors, search)
+        return AnnoyIndex(forest, vectors, build.metric, search)
 
 
 class AnnoyIndex:
-    def __init__(self, forest: Forest, vectors: F32, params: AnnoyBackend.Search) -> None:
+    def __init__(
+        self,
+        forest: Forest,
+        vectors: F32,
+        metric: str,
+        params: AnnoyBackend.Search,
+    ) -> None:
         self._forest = forest
+        self._scored = metric == "dot"  # by the forest itself, with the exact inner product
         self._vectors = vectors
         self._params = params
 
@@ -89,10 +96,23 @@ class AnnoyIndex:
         search_k = max(self._params.search_k, k)
 
         def walk(widen: float, allowed: Bool | None) -> Answer:
+            if allowed is None and self._scored:
+                return self._nearest(queries, k, search_k)
             proposed = [self._propose(query, round(search_k * widen), allowed) for query in queries]
             return rescore(self._vectors, queries, k, proposed)
 
         return scan_or_walk(self._vectors, queries, k, allowed, search_k * ROWS_PER_CANDIDATE, walk)
+
+    def _nearest(self, queries: F32, k: int, search_k: int) -> Answer:
+        rows = np.empty((len(queries), k), np.int64)
+        scores = np.empty((len(queries), k), np.float32)
+        for at, query in enumerate(queries.tolist()):
+            found, products = self._forest.get_nns_by_vector(
+                query, k, search_k=search_k, include_distances=True
+            )
+            missing = k - len(found)
+            rows[at], scores[at] = found + [-1] * missing, products + [-np.inf] * missing
+        return rows, scores
 
     def _propose(self, query: F32, search_k: int, allowed: Bool | None) -> I64:
         proposed = self._forest.get_nns_by_vector(query.tolist(), search_k, search_k=search_k)

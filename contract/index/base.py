@@ -5,11 +5,14 @@ scores by ascending row (`exact` guarantees it; a library may break it where tie
 place). One padding: row -1 with score -inf. One filter: a bitmap over rows. An answer has k rows
 whenever k rows are allowed: what a library cannot find, the backend scans for.
 
-Indexes are read-only and safe to search from several threads at once.
+Indexes are read-only and safe to search from several threads at once. Reading and appending are
+different protocols: an index that also takes what was written online is `Appendable`. A backend
+whose index lies on a server, not in the bundle, is `Hosted`.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -20,6 +23,17 @@ Answer = tuple[I64, F32]
 """Rows (Q, k) and their scores (Q, k)."""
 
 
+class Matrix(Protocol):
+    """What is scanned: an array (N, D), or several on top of each other."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | I64, /) -> F32: ...
+
+
 class Index(Protocol):
     def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
         """The k rows with the largest inner product, for each of `queries` (Q, D).
@@ -27,6 +41,42 @@ class Index(Protocol):
         `allowed` (N,): True where a row may be returned; None allows every row. Raises ValueError
         for a query of another dimension, a k below 1, a bitmap of another size or type.
         """
+        ...
+
+
+class Appended(Protocol):
+    """The N rows of an index and those from N on, which one journal appended. Not to be used by
+    several threads at once.
+
+    Every process that follows the journal writes the same, in its own time: what was written at a
+    seq never changes, and is found by those alone that have been told of it. Raises BackendError.
+    """
+
+    def upsert(self, rows: I64, seqs: I64, vectors: F32) -> None:
+        """`rows` (n,), all from N on, have `vectors` (n, D), as journal position `seqs` (n,) says;
+        what they had before is gone. Found by the next search.
+        """
+        ...
+
+    def delete(self, rows: I64, seqs: I64) -> None:
+        """`rows` (n,) need not be found any more, nor what was written at `seqs` (m,). Whoever
+        searches leaves them out by himself, as he does with the rows of the bundle that are gone.
+        """
+        ...
+
+    def search(self, queries: F32, k: int, allowed: Bool | None, appended: F32) -> Answer:
+        """As `Index.search`, over the N + S rows of the bundle and of `appended` (S, D), which are
+        the vectors of the rows from N on. `allowed` has N + S places.
+        """
+        ...
+
+
+@runtime_checkable
+class Appendable(Index, Protocol):
+    """An index that also holds what is written online: one search finds both."""
+
+    def append(self, journal: int) -> Appended:
+        """For the journal of this identity; those of other journals are not found."""
         ...
 
 
@@ -75,7 +125,47 @@ class Backend(Protocol):
         ...
 
 
-def checked_queries(vectors: F32, queries: F32, k: int, allowed: Bool | None) -> F32:
+class Hosted(Backend, Protocol):
+    """A backend whose index lies on a server; the file in the bundle says where.
+
+    Every method raises BackendError where the server does not answer.
+    """
+
+    filename: ClassVar[str]
+
+    @staticmethod
+    def exclusive(path: Path) -> str | None:
+        """What keeps a second process from the index in `path`, and what to do; None: nothing."""
+        ...
+
+    @staticmethod
+    def exists(path: Path) -> bool:
+        """Whether the index that `path` names is still there."""
+        ...
+
+    @staticmethod
+    def restore(path: Path, vectors: F32, build: Any) -> None:
+        """Build the index that `path` names once more, under the same name."""
+        ...
+
+    @staticmethod
+    def activate(path: Path, channel: str) -> None:
+        """For those who look at the server: `channel` now leads to the index that `path` names."""
+        ...
+
+    @staticmethod
+    def retire(current: Sequence[Path], left: Sequence[Path]) -> None:
+        """Remove the indexes of `left` that have been out of use for longer than the grace period.
+        The time counts from the first call that finds them among `left`; `current` are in use."""
+        ...
+
+    @staticmethod
+    def drop(path: Path) -> None:
+        """Remove the index that `path` names."""
+        ...
+
+
+def checked_queries(vectors: Matrix, queries: F32, k: int, allowed: Bool | None) -> F32:
     """The queries as contiguous float32; raises ValueError as `Index.search` says."""
     count, dim = vectors.shape
     if queries.ndim != 2 or queries.shape[1] != dim:

@@ -42,7 +42,7 @@ class FaissFlatBackend(Backend):
 
 class FaissFlatIndex:
     def __init__(self, index: Any, vectors: F32) -> None:
-        self._index = index
+        self._searcher = _faiss.Searcher(index, lambda k, widen: faiss.SearchParameters())
         self._vectors = vectors
         self._effort = round(len(vectors) * SCANNED_SHARE**2)
 
@@ -50,6 +50,6 @@ class FaissFlatIndex:
         queries = checked_queries(self._vectors, queries, k, allowed)
 
         def walk(widen: float, allowed: Bool | None) -> Answer:
-            return _faiss.search(self._index, queries, k, faiss.SearchParameters(), allowed)
+            return self._searcher.search(queries, k, widen, allowed)
 
         return scan_or_walk(self._vectors, queries, k, allowed, self._effort, walk)

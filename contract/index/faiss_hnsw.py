@@ -68,21 +68,23 @@ class FaissHnswBackend(Backend):
 
 class FaissHnswIndex:
     def __init__(self, index: Any, vectors: F32, ef_search: int, refine: int | None) -> None:
-        self._index = index
         self._vectors = vectors
         self._ef_search = ef_search
         self._refine = refine
+        self._searcher = _faiss.Searcher(
+            index,
+            lambda k, widen: faiss.SearchParametersHNSW(efSearch=round(max(ef_search, k) * widen)),
+        )
 
     def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
         queries = checked_queries(self._vectors, queries, k, allowed)
         ef = max(self._ef_search, k * (self._refine or 1))
 
         def walk(widen: float, allowed: Bool | None) -> Answer:
-            params = faiss.SearchParametersHNSW(efSearch=round(ef * widen))
             if self._refine is None:
-                return _faiss.search(self._index, queries, k, params, allowed)
-            return _faiss.search_refined(
-                self._index, self._vectors, queries, k, self._refine, params, allowed
+                return self._searcher.search(queries, k, widen, allowed)
+            return self._searcher.search_refined(
+                self._vectors, queries, k, self._refine, widen, allowed
             )
 
         return scan_or_walk(self._vectors, queries, k, allowed, ef * ROWS_PER_STEP, walk)

@@ -52,15 +52,14 @@ class FaissIvfBackend(Backend):
 
 class FaissIvfIndex:
     def __init__(self, index: Any, vectors: F32, params: FaissIvfBackend.Search) -> None:
-        self._index = index
         self._vectors = vectors
-        self._probes = params.probes
+        self._probing = _lists.Probing(index, params.probes)
+        self._searcher = _faiss.Searcher(index, self._probing.params)
 
     def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
         queries = checked_queries(self._vectors, queries, k, allowed)
-        probing = _lists.Probing(self._index, self._probes, k)
 
         def walk(widen: float, allowed: Bool | None) -> Answer:
-            return _faiss.search(self._index, queries, k, probing.params(widen), allowed)
+            return self._searcher.search(queries, k, widen, allowed)
 
-        return scan_or_walk(self._vectors, queries, k, allowed, probing.effort, walk)
+        return scan_or_walk(self._vectors, queries, k, allowed, self._probing.effort(k), walk)

@@ -69,21 +69,21 @@ class FaissIvfPqBackend(Backend):
 
 class FaissIvfPqIndex:
     def __init__(self, index: Any, vectors: F32, params: FaissIvfPqBackend.Search) -> None:
-        self._index = index
         self._vectors = vectors
-        self._params = params
+        self._refine = params.refine
+        self._probing = _lists.Probing(index, params.probes)
+        self._searcher = _faiss.Searcher(index, self._probing.params)
 
     def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
         queries = checked_queries(self._vectors, queries, k, allowed)
-        refine = self._params.refine
-        probing = _lists.Probing(self._index, self._params.probes, k * refine)
+        effort = self._probing.effort(k * self._refine)
 
         def walk(widen: float, allowed: Bool | None) -> Answer:
-            return _faiss.search_refined(
-                self._index, self._vectors, queries, k, refine, probing.params(widen), allowed
+            return self._searcher.search_refined(
+                self._vectors, queries, k, self._refine, widen, allowed
             )
 
-        return scan_or_walk(self._vectors, queries, k, allowed, probing.effort, walk)
+        return scan_or_walk(self._vectors, queries, k, allowed, effort, walk)
 
 
 def _train(codes: Any, vectors: F32, centres: F32, lists: I64) -> None:

@@ -19,7 +19,7 @@ from contract.index.base import (
     require_at_least,
     require_match,
 )
-from contract.index.exact import scan_or_walk
+from contract.index.exact import ordered, scan_or_walk
 
 # hnswlib ships no stubs.
 hnswlib: Any = _hnswlib
@@ -107,12 +107,12 @@ class HnswlibIndex:
             labels, distances = self._graph.knn_query(queries, wanted, num_threads=1)
         except RuntimeError:  # the graph reaches fewer rows than it must return
             return _nothing(len(queries), k)
-        rows, scores = labels.astype(np.int64), 1 - distances
-        if allowed is not None:
-            scores[~allowed[rows]] = -np.inf
-            rows[~allowed[rows]] = -1
-        order = np.lexsort((rows, -scores), axis=-1)[:, :k]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        rows, scores = labels.view(np.int64), 1 - distances
+        if allowed is None:
+            return rows, scores
+        rows[~allowed[rows]] = -1
+        rows, scores = ordered(rows, scores)
+        return rows[:, :k], scores[:, :k]
 
 
 def _check_shape(path: Path, count: int, dim: int) -> None:

@@ -3,7 +3,9 @@
 import multiprocessing
 import re
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -13,9 +15,18 @@ import pytest
 
 from contract.arrays import F32, I64, Bool
 from contract.errors import BundleError, ExtraMissing, RecipeError
-from contract.index import BACKENDS, Backend, BackendName, Index, load_backend, params_from
+from contract.index import (
+    BACKENDS,
+    HOSTED,
+    Backend,
+    BackendName,
+    Index,
+    load_backend,
+    params_from,
+)
 from contract.index.exact import ExactBackend, ExactIndex, scan, scan_or_walk
 from contract.index.faiss_hnsw import FaissHnswBackend
+from tests.milvus import milvus_server
 from tests.places import missing
 
 COUNT, DIM, QUERIES, K = 5_000, 32, 20, 10
@@ -42,6 +53,12 @@ CASES: dict[BackendName, Case] = {
     "faiss_hnsw": Case(recall=0.95, search={"ef_search": 64}, narrow={"ef_search": 16}),
     "hnswlib": Case(recall=0.95, search={"ef": 64}, narrow={"ef": 16}),
     "annoy": Case(recall=0.95, search={"search_k": 500}, narrow={"search_k": 80}),
+    "milvus": Case(
+        recall=0.95,
+        build={"m": 16, "ef_construction": 60},
+        search={"ef": 64},
+        narrow={"ef": 16},
+    ),
 }
 VARIANTS: dict[str, tuple[BackendName, Case]] = {
     "faiss_hnsw_sq8": (
@@ -56,7 +73,7 @@ VARIANTS: dict[str, tuple[BackendName, Case]] = {
 """Other ways to build a backend, held to the same contract."""
 TRIED = {name: (name, case) for name, case in CASES.items()} | VARIANTS
 WITH_FILE = [name for name in TRIED if name != "exact"]
-MAPPED = [name for name in WITH_FILE if name != "hnswlib"]
+MAPPED = [name for name in WITH_FILE if name not in ("hnswlib", "milvus")]
 FAISS = [name for name in BACKENDS if name.startswith("faiss_")]
 SMAPS = Path("/proc/self/smaps")
 
@@ -92,13 +109,18 @@ USERS = clustered(QUERIES, seed=2)
 
 
 @pytest.fixture(scope="module", params=list(TRIED))
-def tried(request: pytest.FixtureRequest) -> Tried:
+def tried(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Tried]:
     name, case = TRIED[request.param]
     try:
         backend = load_backend(name)
     except ExtraMissing as exc:
         missing(str(exc))
-    return Tried(request.param, backend, case)
+    with ExitStack() as servers:
+        if name in HOSTED:
+            servers.enter_context(milvus_server(tmp_path_factory.mktemp(name)))
+        yield Tried(request.param, backend, case)
 
 
 @pytest.fixture(scope="module")

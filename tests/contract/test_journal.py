@@ -401,3 +401,29 @@ def test_the_sqlite_journal_is_a_journal(journal: SqliteJournal) -> None:
     seam: Journal = journal
 
     assert seam.last_seq() == 0
+
+
+def test_a_journal_has_an_identity_for_good_and_no_other_has_it(tmp_path: Path) -> None:
+    one, other = SqliteJournal(tmp_path / "one.db"), SqliteJournal(tmp_path / "other.db")
+    identity = one.identity()
+    one.append([Entry("delete", {"item_id": "a"})])
+    one.close()
+    again = SqliteJournal(tmp_path / "one.db")
+
+    assert 0 < identity < 2**31
+    assert again.identity() == identity != other.identity()
+    again.close()
+    other.close()
+
+
+def test_a_journal_of_before_there_were_identities_gets_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    SqliteJournal(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA application_id = 0")
+    connection.close()
+
+    journal = SqliteJournal(path)
+
+    assert journal.identity() > 0
+    journal.close()

@@ -1,10 +1,32 @@
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from contract.arrays import F32
+from contract.bundle import Bundle, write_arrays
 from contract.errors import GateError
-from contract.index.exact import ExactIndex
+from contract.index import BACKENDS, Index
+from contract.index.exact import ExactBackend, ExactIndex
+from contract.store import LocalStore
 from offline import gate
+from offline.export import Towers
+from offline.publish import IndexChoice, publish
+from offline.run import Run
+
+
+class TurningBackend(ExactBackend):
+    """Finds the right items only in the vectors that it was built from, not in the file's."""
+
+    @staticmethod
+    def open(
+        path: Path, vectors: F32, build: ExactBackend.Build, search: ExactBackend.Search
+    ) -> Index:
+        return ExactIndex(vectors if vectors.flags.writeable else vectors[::-1])
 
 
 @pytest.fixture
@@ -113,3 +135,74 @@ def test_a_refusal_carries_all_checks() -> None:
         gate.require(checks)
 
     assert caught.value.checks == tuple(checks)
+
+
+def changed(bundle: Bundle, **arrays: npt.NDArray[Any]) -> Bundle:
+    return replace(bundle, arrays={**bundle.arrays, **arrays})
+
+
+def test_golden_requests_are_answered_out_of_the_files_alone(bundle: Bundle) -> None:
+    check = gate.golden(bundle, Towers.open(bundle.path), ExactIndex(bundle.item_vectors))
+
+    assert check.passed
+    assert (check.check, check.wanted, check.found) == (
+        "golden requests answered",
+        "16 of 16",
+        "16 of 16",
+    )
+
+
+def test_rows_that_are_shuffled_answer_no_golden_request(bundle: Bundle) -> None:
+    index = ExactIndex(bundle.item_vectors[::-1])
+
+    check = gate.golden(bundle, Towers.open(bundle.path), index)
+
+    assert (check.passed, check.found) == (False, "0 of 16")
+
+
+@pytest.mark.parametrize("name", ["history_vectors", "user_identity", "user_items_rows"])
+def test_the_user_tower_needs_the_files_of_the_golden_users(bundle: Bundle, name: str) -> None:
+    wrong = changed(bundle, **{name: np.roll(bundle.arrays[name], 1, axis=0)})
+
+    check = gate.golden(wrong, Towers.open(bundle.path), ExactIndex(bundle.item_vectors))
+
+    assert not check.passed
+
+
+def test_a_golden_request_of_an_unknown_user_is_not_answered(bundle: Bundle) -> None:
+    first, *others = bundle.golden
+    wrong = replace(bundle)
+    # As a cached property keeps it.
+    wrong.__dict__["golden"] = [first | {"user_id": "nobody"}, *others]
+
+    check = gate.golden(wrong, Towers.open(bundle.path), ExactIndex(bundle.item_vectors))
+
+    assert (check.passed, check.found) == (False, "15 of 16")
+
+
+def test_a_bundle_whose_index_answers_otherwise_from_its_files_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backends: dict[str, str] = BACKENDS  # type: ignore[assignment]
+    monkeypatch.setitem(backends, "turning", f"{__name__}:TurningBackend")
+    store = LocalStore(tmp_path)
+
+    with pytest.raises(
+        GateError, match=r"refused the bundle: golden requests answered: wanted 16 of 16, found 0 "
+    ):
+        publish(run, store, "live", IndexChoice("turning"))
+
+    assert store.versions() == []
+
+
+def test_a_bundle_whose_histories_were_written_wrong_is_refused(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_shifted(directory: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        shifted = {"history_vectors": np.roll(arrays["history_vectors"], 1, axis=0)}
+        write_arrays(directory, {**arrays, **shifted})
+
+    monkeypatch.setattr("offline.publish.write_arrays", write_shifted)
+
+    with pytest.raises(GateError, match="golden requests answered: wanted 16 of 16, found "):
+        publish(run, LocalStore(tmp_path), "live", IndexChoice("exact"))

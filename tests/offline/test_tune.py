@@ -120,3 +120,19 @@ def test_a_wider_search_finds_more(vectors: F32, users: F32, tmp_path: Path) -> 
 
     recalls = [point.recall for point in entry.curve]
     assert recalls[0] < recalls[-1]
+
+
+def test_more_effort_is_not_tried_where_it_finds_no_more(users: F32, tmp_path: Path) -> None:
+    """Codes this coarse lose what no number of lists brings back."""
+    vectors = clustered(60_000, 32, 0)
+    goal = tune.goal(vectors, users, 0.999, K)
+    kind = load_backend("faiss_ivfpq")
+    built = params_from(kind.Build, {"subquantizers": 2, "bits": 4})
+    path = tmp_path / "index"
+    kind.build(vectors, path, built)
+
+    curve = list(tune._curve(kind, path, vectors, built, goal))
+
+    assert curve[-1].effort < len(vectors) / 4
+    assert curve[-1].recall - curve[-2].recall < tune.PLATEAU
+    assert all(point.recall < 0.999 for point in curve)

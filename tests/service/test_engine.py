@@ -56,7 +56,7 @@ Start = Callable[[], tuple[State, Reference]]
 @pytest.fixture(scope="session")
 def start(snapshot: Snapshot, bundle: Bundle) -> Start:
     """A state and the reference with nothing written yet."""
-    return lambda: (State.of(snapshot, 1000), Reference(bundle))
+    return lambda: (State.of(snapshot, 1000, 1), Reference(bundle))
 
 
 def records(entries: Sequence[tuple[Kind, dict[str, Any]]]) -> list[Record]:
@@ -142,7 +142,7 @@ def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
 
 
 def test_the_stages_of_a_recall_add_up(snapshot: Snapshot) -> None:
-    state = State.of(snapshot, 1000)
+    state = State.of(snapshot, 1000, 1)
 
     stages = recall(state, Request(5, "u0")).stages
 
@@ -155,7 +155,7 @@ def test_the_stages_of_a_recall_add_up(snapshot: Snapshot) -> None:
 def test_the_fallback_puts_new_items_last_and_the_newest_of_them_first(
     snapshot: Snapshot,
 ) -> None:
-    state = State.of(snapshot, 1000)
+    state = State.of(snapshot, 1000, 1)
     state.apply(records([("item", {"item_id": name}) for name in ("older", "newer")]))
 
     answer = recall(state, Request(snapshot.items + 2))
@@ -165,7 +165,7 @@ def test_the_fallback_puts_new_items_last_and_the_newest_of_them_first(
 
 
 def test_only_so_many_events_of_a_user_are_kept(snapshot: Snapshot) -> None:
-    state = State.of(snapshot, 3)
+    state = State.of(snapshot, 3, 1)
     events = [{"user_id": "visitor", "item_id": f"i{n}"} for n in range(5)]
 
     state.apply(records([("event", event) for event in events]))

@@ -40,7 +40,7 @@ def test_a_read_that_failed_is_taken_up_where_it_ended(
     monkeypatch.setattr(values, "ValueClass", values.ValueClass)
     journal = Interrupted(tmp_path / "journal.db")
     followed = Live(journal, Metrics(CollectorRegistry(), 0, tmp_path))
-    followed.replace(load(State.of(snapshot, 100), journal))
+    followed.replace(load(State.of(snapshot, 100, 1), journal))
     journal.append(viewed(["i1", "i2", "i3", "i4", "i5"]))
     journal.fail_at = 2
 

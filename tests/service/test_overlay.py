@@ -15,7 +15,7 @@ MANY = 200
 
 @pytest.fixture
 def overlay(snapshot: Snapshot) -> Overlay:
-    return Overlay(snapshot)
+    return Overlay(snapshot, 1)
 
 
 def item(seq: int, item_id: str, **features: Any) -> Record:
@@ -44,7 +44,7 @@ def test_rows_survive_the_growth_of_the_arrays(overlay: Overlay, snapshot: Snaps
     titles = [f"Title {n}" for n in range(MANY)]
     for n, title in enumerate(titles):
         overlay.apply([item(n + 1, f"a{n}", title=title)])
-    at_once = Overlay(snapshot)
+    at_once = Overlay(snapshot, 1)
     at_once.apply([item(n + 1, f"a{n}", title=title) for n, title in enumerate(titles)])
 
     assert overlay.slots == at_once.slots == MANY
