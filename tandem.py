@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from benchmarks.table import Row
     from contract.manifest import Check
     from offline.evaluate import Target
+    from offline.report import Report
 
     Metrics = dict[str, float]
 
@@ -23,6 +24,8 @@ EXTRAS = {
     "onnx": "offline",
     "onnxscript": "offline",
     "matplotlib": "bench",
+    "sklearn": "map",
+    "umap": "map",
 }
 
 PIPE_WIDTH = 160
@@ -31,7 +34,7 @@ STORE = click.option("--store", required=True, help="Where bundles live: a path.
 CHANNEL = click.option(
     "--channel", default="live", show_default=True, help="Named pointer of the store to one bundle."
 )
-BACKENDS = "exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib or annoy"
+BACKENDS = "exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib, annoy or milvus"
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 
 
@@ -135,21 +138,34 @@ def _download(name: str, out: Path) -> Path:
 )
 @click.option("--seed", type=int, help="Instead of the recipe's seed.")
 @click.option("--set", "changes", multiple=True, metavar="KEY=VALUE", help="Change a recipe key.")
+@click.option("--resume", is_flag=True, help="Go on with a training that was stopped.")
 def train(
-    recipe: Path, tables: Path, out: Path, device: str, seed: int | None, changes: Sequence[str]
+    recipe: Path,
+    tables: Path,
+    out: Path,
+    device: str,
+    seed: int | None,
+    changes: Sequence[str],
+    resume: bool,
 ) -> None:
     """Train a RECIPE on the tables in a directory and write the run.
+
+    After each epoch the state of the training is kept beside the run, as .RUN.checkpoint, until the
+    run is complete. A training that was stopped, by whatever, is gone on with by the same command
+    and --resume: it ends with the same weights as one that never stopped.
 
     \b
       tandem train recipes/dssm-ml1m.toml --data data/ml-1m --out runs/dssm
       tandem train recipes/dssm-ml1m.toml --data data/ml-1m --out runs/short --set training.epochs=2
     """
+    from offline import distribute
     from offline.fit import fit
     from offline.recipe import read_recipe
 
     changes = [*changes, *([f"seed={seed}"] if seed is not None else [])]
-    run = fit(read_recipe(recipe, changes), tables, out, device, click.echo)
-    _show_metrics(run.description.metrics, "test")
+    run = fit(read_recipe(recipe, changes), tables, out, device, click.echo, resume)
+    if distribute.leads():
+        _show_metrics(run.description.metrics, "test")
 
 
 @main.command()
@@ -171,25 +187,54 @@ def train(
 @click.option(
     "--ranked", type=click.Path(path_type=Path), help="Write every user's best items: Parquet."
 )
+@click.option(
+    "--report",
+    "page",
+    type=click.Path(path_type=Path),
+    help="Write one page with charts and examples: HTML.",
+)
+@click.option(
+    "--map",
+    "projection",
+    default="pca",
+    show_default=True,
+    type=click.Choice(["pca", "tsne", "umap"]),
+    help="How the page draws the item vectors on a plane.",
+)
 def evaluate(
-    run: Path, ks: str, target: "Target", backend: str, json_file: Path | None, ranked: Path | None
+    run: Path,
+    ks: str,
+    target: "Target",
+    backend: str,
+    json_file: Path | None,
+    ranked: Path | None,
+    page: Path | None,
+    projection: str,
 ) -> None:
     """Rank the whole catalogue for every user of a RUN and measure, exactly and through an index.
 
     The target is each user's last interaction (test) or the one before it (validation); items that
-    the user had already seen are left out.
+    the user had already seen are left out. Head, torso and tail are the targets by popularity: a
+    third of the training interactions each.
+
+    \b
+      tandem evaluate runs/dssm --report dssm.html
     """
+    from offline.page import write_page
+    from offline.projection import load_projection
     from offline.report import evaluate_run, write_ranked
     from offline.run import load_run
 
-    depths = _depths(ks)
+    depths, project = _depths(ks), load_projection(projection)
     loaded = load_run(run)
     report = evaluate_run(loaded, target, depths, backend)
     if ranked:
-        write_ranked(loaded, target, ranked, max(depths))
+        write_ranked(loaded, report.ranking, ranked)
     if json_file:
-        _write_json(json_file, report)
-    _show_comparison(report, target, backend)
+        _write_json(json_file, report.figures())
+    if page:
+        write_page(loaded, report, page, project)
+    _show_report(report)
 
 
 @main.command()
@@ -251,9 +296,10 @@ def publish(
 @click.option("--to", "version", help="A version; default: what the channel pointed at before.")
 def rollback(store: str, channel: str, version: str | None) -> None:
     """Point a channel at an earlier bundle; running services follow within a second."""
+    from contract import channels
     from contract.store import open_store
 
-    pointed = open_store(store).rollback(channel, version)
+    pointed = channels.rollback(open_store(store), channel, version)
     click.echo(f"channel '{channel}' of {store} points at {pointed.version}")
 
 
@@ -338,14 +384,27 @@ def doctor(as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("what", type=click.Choice(["serve", "search", "train", "build", "quality", "all"]))
+@click.argument(
+    "what",
+    type=click.Choice(["serve", "search", "seam", "train", "build", "quality", "cold", "all"]),
+)
 @click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
-@click.option("--recipe", default="demo", show_default=True, help="quality: name of the recipe.")
 @click.option(
-    "--data", "tables", type=click.Path(path_type=Path), help="quality: the recipe's data set."
+    "--recipe", default="demo", show_default=True, help="quality, cold: name of the recipe."
+)
+@click.option(
+    "--data",
+    "tables",
+    type=click.Path(path_type=Path),
+    help="quality, cold: the recipe's data set.",
 )
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="search: draw the curves, SVG or PNG."
+)
+@click.option(
+    "--peer",
+    type=click.Path(exists=True, path_type=Path),
+    help="train: the Python of an environment with torch-rechub, to run beside.",
 )
 @click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here.")
@@ -355,6 +414,7 @@ def bench(
     recipe: str,
     tables: Path | None,
     picture: Path | None,
+    peer: Path | None,
     check: bool,
     json_file: Path | None,
 ) -> None:
@@ -362,15 +422,17 @@ def bench(
 
     \b
       serve   throughput and latency of the real service, 20 swaps under load
-      search  every index backend: recall, latency, build time, bytes
-      train   preparation and training speed
-      build   publishing, and loading a bundle
+      search  every index backend: recall, latency, build time, bytes, memory
+      seam    every index backend beside the bare library: what is added to a search and a build
+      train   preparation and training speed, beside torch-rechub's with --peer
+      build   publishing and loading a bundle, and what workers share of it
       quality a recipe on its data set, against the figures that it promises
-      all     the first four
+      cold    a recipe on items that training never saw, beside methods without training
+      all     all but quality and cold
     """
-    if what == "quality" and tables is None:
-        raise click.UsageError("bench quality needs --data: the directory of the recipe's tables")
-    rows = _measure(what, items, recipe, tables or Path(), picture)
+    if what in ("quality", "cold") and tables is None:
+        raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
+    rows = _measure(what, items, recipe, tables or Path(), picture, peer)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -384,14 +446,18 @@ def bench(
         raise click.ClickException(f"{missed} of {len(rows)} rows miss their bar")
 
 
-def _measure(what: str, items: int, recipe: str, tables: Path, picture: Path | None) -> "list[Row]":
-    from benchmarks import build, quality, search, serve, train
+def _measure(
+    what: str, items: int, recipe: str, tables: Path, picture: Path | None, peer: Path | None
+) -> "list[Row]":
+    from benchmarks import build, cold, quality, seam, search, serve, train
 
-    if what == "quality":
-        return quality.measure(recipe, tables)
+    trained = {"quality": quality.measure, "cold": cold.measure}
+    if what in trained:
+        return trained[what](recipe, tables)
     measures: dict[str, Callable[[], list[Row]]] = {
-        "train": train.measure,
+        "train": lambda: train.measure(peer),
         "search": lambda: search.measure(items, picture),
+        "seam": lambda: seam.measure(items),
         "build": lambda: build.measure(items),
         "serve": lambda: serve.measure(items),
     }
@@ -423,11 +489,18 @@ def _show_metrics(metrics: "Metrics", target: str) -> None:
     _table((f"{target}, exact", *(f"@{k}" for k in depths)), rows)
 
 
-def _show_comparison(report: dict[str, "Metrics"], target: str, backend: str) -> None:
-    _show_metrics(report["exact"], target)
-    losses = {k: value - report[backend][k] for k, value in report["exact"].items()}
+def _show_report(report: "Report") -> None:
+    _show_metrics(report.exact, report.target)
+    hits = [f"HR@{k}" for k in report.ks]
+    rows = [
+        (name, f"{b.items:,}", f"{b.targets:,}", *(f"{b.metrics[hit]:.4f}" for hit in hits))
+        for name, b in report.buckets.items()
+        if b.targets
+    ]
+    _table(("target is", "items", "targets", *hits), rows)
+    losses = {k: report.exact[k] - value for k, value in report.through.items()}
     name, worst = max(losses.items(), key=lambda loss: loss[1], default=("nothing", 0.0))
-    click.echo(f"through the index {backend}: at most {max(worst, 0.0):.4f} lost, at {name}")
+    click.echo(f"through the index {report.backend}: at most {max(worst, 0.0):.4f} lost, at {name}")
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -1,73 +1,125 @@
-"""Training batches: index arithmetic over the prepared arrays, vectorised."""
+"""Training batches: index arithmetic over the prepared arrays, vectorised.
 
-from collections.abc import Iterator
-from typing import NamedTuple
+A sequence is trained at all of its positions at once: one pass over 200 items gives 200 samples.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from contract.arrays import I32, I64
+from contract.arrays import I64, Bool
 from contract.errors import TrainingError
+from offline import distribute
 from offline.data.dataset import Dataset, windows
+
+POOL = 32
+"""Batches sorted by length together: little padding, and still a random order."""
+
+
+class Chunks(NamedTuple):
+    """Pieces of sequences: user (n,), and the positions [start, stop) of the targets."""
+
+    users: I64
+    start: I64
+    stop: I64
 
 
 class Batch(NamedTuple):
-    """B samples, one target each. `items` are the distinct catalogue rows that the batch touches;
-    `target` and `history` point into them, so the item side is computed once per distinct item."""
+    """B pieces of sequences, W columns wide, left-padded. The items before column w, and the one in
+    it, are the history of target w. Everything is a row of the catalogue."""
 
-    users: Tensor  # (B,) rows
-    items: Tensor  # (M,) rows
-    target: Tensor  # (B,) positions in `items`
-    history: Tensor  # (B, L) positions in `items`
-    mask: Tensor  # (B, L) 1.0 for a real item
+    users: Tensor  # (B,)
+    history: Tensor  # (B, W)
+    mask: Tensor  # (B, W) True for a real item
+    target: Tensor  # (B, W)
+    wanted: Tensor  # (B, W) True for a real target
+
+
+Part = TypeVar("Part")
+
+
+class Source(Protocol[Part]):
+    """What a model is trained on, in epochs."""
+
+    def __len__(self) -> int:
+        """Samples of an epoch."""
+        ...
+
+    def plan(self, size: int, length: int, generator: np.random.Generator) -> Sequence[Part]:
+        """The batches of one epoch in random order, of at most `size` samples and of sequences of
+        at most `length`. Of several processes each gets its share."""
+        ...
+
+    def batch(self, part: Part) -> Batch: ...
 
 
 class Samples:
     """Every training position of every sequence is a sample: its item is the target, the items
     before it are the history."""
 
-    def __init__(self, dataset: Dataset, until: I64) -> None:
-        self.dataset = dataset
-        self.positions = np.flatnonzero(dataset.before(until))
-        if len(self.positions) < 2:
+    def __init__(self, dataset: Dataset, until: I64, context: int = 0) -> None:
+        """context: items before a piece that its batch shows with it."""
+        self.dataset, self.context = dataset, context
+        self.begin, self.until = dataset.sequences.offsets[:-1], until
+        self.count = int((until - self.begin).sum())
+        if self.count < 2:
             raise TrainingError(
-                f"{len(self.positions)} training samples; users need at least three interactions, "
+                f"{self.count} training samples; users need at least three interactions, "
                 "since the last two of each are kept for validation and test"
             )
-        lengths = np.diff(dataset.sequences.offsets)
-        self.users = np.repeat(np.arange(len(lengths)), lengths)
-        self._place = np.zeros(len(dataset.item_ids), np.int64)
 
     def __len__(self) -> int:
-        return len(self.positions)
+        return self.count
 
-    def batches(self, size: int, generator: np.random.Generator) -> Iterator[Batch]:
-        """One epoch in random order. A last batch of one sample is left out: it has no
-        negatives."""
-        order = generator.permutation(self.positions)
-        for start in range(0, len(order) - 1, size):
-            yield self.batch(order[start : start + size])
+    def plan(self, size: int, length: int, generator: np.random.Generator) -> list[Chunks]:
+        """Every sample once; sequences are cut at random places."""
+        chunks = self.cut(length, generator)
+        sizes = chunks.stop - chunks.start
+        order = _by_length(sizes, max(1, size // length), generator)
+        groups = [order[group] for group in _groups(sizes[order], size)]
+        mixed = distribute.share(generator.permutation(len(groups)))
+        return [Chunks(*(part[groups[at]] for part in chunks)) for at in mixed]
 
-    def batch(self, positions: I64) -> Batch:
-        length = self.dataset.schema.history_length
-        users = self.users[positions]
-        rows, mask = windows(self.dataset.sequences, users, positions, length)
-        target = self.dataset.sequences.items[positions]
-        items = self._distinct(target, rows)
-        return Batch(
-            users=torch.from_numpy(users),
-            items=torch.from_numpy(items),
-            target=torch.from_numpy(self._place[target]),
-            history=torch.from_numpy(self._place[rows]),
-            mask=torch.from_numpy(mask.astype(np.float32)),
-        )
+    def cut(self, length: int, generator: np.random.Generator) -> Chunks:
+        """The first piece of a sequence that is longer than `length` has a random size: over the
+        epochs each target is seen with histories of many lengths."""
+        sizes = self.until - self.begin
+        first = np.where(sizes > length, generator.integers(1, length + 1, len(sizes)), sizes)
+        pieces = np.where(sizes > 0, 1 + np.ceil((sizes - first) / length), 0).astype(np.int64)
+        users = np.repeat(np.arange(len(sizes)), pieces)
+        number = np.arange(len(users)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        end = self.begin[users] + first[users] + number * length
+        start = np.where(number == 0, self.begin[users], end - length)
+        return Chunks(users, start, np.minimum(end, self.until[users]))
 
-    def _distinct(self, target: I32, rows: I32) -> I64:
-        """Distinct rows by marking them: far cheaper than sorting tens of thousands of numbers."""
-        marked = np.zeros(len(self._place), np.bool_)
-        marked[target] = True
-        marked[rows] = True
-        items = np.flatnonzero(marked)
-        self._place[items] = np.arange(len(items))
-        return items
+    def batch(self, chunks: Chunks) -> Batch:
+        """As wide as the longest piece with its context; columns that a shorter one leaves free
+        hold what came before it."""
+        width = int((chunks.stop - chunks.start).max()) + self.context
+        sequences = self.dataset.sequences
+        history, mask = windows(sequences, chunks.users, chunks.stop - 1, width)
+        target, _ = windows(sequences, chunks.users, chunks.stop, width)
+        wanted: Bool = chunks.stop[:, None] + np.arange(-width, 0) >= chunks.start[:, None]
+        return Batch(*map(torch.from_numpy, (chunks.users, history, mask, target, wanted)))
+
+
+def _by_length(sizes: I64, rows: int, generator: np.random.Generator) -> I64:
+    """A random order of the pieces in which those that stand together are of like length."""
+    order = generator.permutation(len(sizes))
+    pool = np.arange(len(sizes)) // (POOL * rows)
+    return order[np.lexsort((sizes[order], pool))]
+
+
+def _groups(sizes: I64, budget: int) -> list[slice]:
+    """Consecutive pieces whose padded area is at most `budget`, and one piece at least."""
+    groups, start, width = [], 0, 0
+    for at, size in enumerate(sizes.tolist()):
+        wider = max(width, size)
+        if at > start and wider * (at + 1 - start) > budget:
+            groups.append(slice(start, at))
+            start, wider = at, size
+        width = wider
+    return [*groups, slice(start, len(sizes))]

@@ -35,10 +35,7 @@ def embed_items(model: Retriever, dataset: Dataset, identity: I64) -> ItemVector
         part = slice(start, start + BLOCK)
         known = model.item_identity(tensor(identity[part]))
         codes, numbers = tensor(dataset.items.codes[part]), tensor(dataset.items.numbers[part])
-        return (
-            model.item_vectors(known, codes, numbers),
-            model.history_vectors(known, codes, numbers),
-        )
+        return model.encode_items(known, codes, numbers)
 
     blocks = [block(start) for start in range(0, len(identity), BLOCK)]
     items, history = (torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True))
@@ -57,12 +54,13 @@ def user_embedder(model: Retriever, dataset: Dataset, identity: I64, history: F3
     @torch.no_grad()
     def embed(users: I64, positions: I64) -> F32:
         rows, mask = windows(dataset.sequences, users, positions, dataset.schema.history_length)
+        real = tensor(mask.astype(np.float32))
         vectors = model.user_vectors(
             model.user_identity(tensor(identity[users])),
             tensor(dataset.users.codes[users]),
             tensor(dataset.users.numbers[users]),
-            history_table[tensor(rows).long()],
-            tensor(mask.astype(np.float32)),
+            history_table[tensor(rows).long()] * real.unsqueeze(2),
+            real,
         )
         return vectors.cpu().numpy()
 

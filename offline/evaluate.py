@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from contract.arrays import F32, I64
+from contract.arrays import F32, I32, I64
 from offline.data.dataset import Dataset
 from offline.embed import ItemVectors, UserEmbedder, embed_items, known_rows, user_embedder
 from offline.models.base import Retriever
@@ -64,23 +64,43 @@ def ranks(evaluation: Evaluation, dataset: Dataset, target: Target) -> I64:
     users, positions = targets(dataset, target)
     found = np.empty(len(users), np.int64)
     for block, table in scores(evaluation, dataset, users, positions):
-        wanted = dataset.sequences.items[positions[block]].astype(np.int64)
-        own = np.take_along_axis(table, wanted[:, None], axis=1)
-        earlier = np.arange(table.shape[1]) < wanted[:, None]
-        # Not `table > own`: with that, a score that is NaN would rank first.
-        found[block] = (~(table <= own) | ((table == own) & earlier)).sum(axis=1)
+        found[block] = ranks_in(table, dataset.sequences.items[positions[block]])
     return found
 
 
-def ranked(
-    evaluation: Evaluation, dataset: Dataset, target: Target, k: int = KS[-1]
-) -> tuple[list[str], list[list[str]]]:
-    """User ids, and for each the best k item ids in order."""
+class Ranking(NamedTuple):
+    """The first `k` items of every user that has a target, and where the target stands."""
+
+    users: I64  # (E,)
+    positions: I64  # (E,)
+    ranks: I64  # (E,), as of `ranks`
+    lists: I64  # (E, k) item rows, best first, -1 after the last candidate
+
+
+def ranking(evaluation: Evaluation, dataset: Dataset, target: Target, k: int) -> Ranking:
     users, positions = targets(dataset, target)
-    item_ids = np.array(dataset.item_ids, dtype=object)
-    lists: list[list[str]] = []
-    for _, table in scores(evaluation, dataset, users, positions):
-        rows = np.argsort(-table, axis=1, kind="stable")[:, :k]
-        finite = np.isfinite(np.take_along_axis(table, rows, axis=1))
-        lists += [item_ids[r[f]].tolist() for r, f in zip(rows, finite, strict=True)]
-    return [dataset.user_ids[user] for user in users], lists
+    found = np.empty(len(users), np.int64)
+    lists = np.full((len(users), k), -1)
+    for block, table in scores(evaluation, dataset, users, positions):
+        found[block] = ranks_in(table, dataset.sequences.items[positions[block]])
+        for row, line in zip(lists[block], table, strict=True):
+            best = _best(line, k)
+            row[: len(best)] = best
+    return Ranking(users, positions, found, lists)
+
+
+def ranks_in(table: F32, wanted: I32) -> I64:
+    own = np.take_along_axis(table, wanted[:, None].astype(np.int64), axis=1)
+    earlier = np.arange(table.shape[1]) < wanted[:, None]
+    # Not `table > own`: with that, a score that is NaN would rank first.
+    ranks: I64 = (~(table <= own) | ((table == own) & earlier)).sum(axis=1)
+    return ranks
+
+
+def _best(line: F32, k: int) -> I64:
+    """Rows of the k best finite scores of one user; among equal ones the lower row leads."""
+    cost = -line  # NaN sorts last, so behind every score
+    last = np.partition(cost, min(k, len(line)) - 1)[min(k, len(line)) - 1]
+    enough = np.flatnonzero(~(cost > last))
+    order = enough[np.argsort(cost[enough], kind="stable")[:k]]
+    return order[np.isfinite(line[order])]

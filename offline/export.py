@@ -40,11 +40,7 @@ class ItemTower(nn.Module):
         self.model = cast(nn.Module, model)
 
     def forward(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        model = cast(Retriever, self.model)
-        return (
-            model.item_vectors(identity, codes, numbers),
-            model.history_vectors(identity, codes, numbers),
-        )
+        return cast(Retriever, self.model).encode_items(identity, codes, numbers)
 
 
 def export_towers(model: Retriever, schema: Schema, directory: Path) -> None:

@@ -3,32 +3,64 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from offline import distribute
+from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset, prepare, read_seq
 from offline.data.tables import read_tables
 from offline.evaluate import KS, embed, ranks
 from offline.metrics import ranking_metrics
 from offline.recipe import Recipe
 from offline.run import Description, Run, save_run
-from offline.train import Epoch, train
+from offline.train import train
 
 
-def fit(recipe: Recipe, tables: Path, out: Path, device: str, say: Callable[[str], None]) -> Run:
+def fit(
+    recipe: Recipe,
+    tables: Path,
+    out: Path,
+    device: str,
+    say: Callable[[str], None],
+    resume: bool = False,
+) -> Run:
     """Train the recipe on the tables in a directory and write the run to `out`.
 
-    `say` gets one line of progress at a time.
+    The state after each epoch is kept beside the run until that is complete. With `resume` training
+    goes on from there; without it, what a stopped training left is thrown away. `say` gets one line
+    of progress at a time. Raises what `train` raises.
     """
+    with distribute.group(device):
+        if not distribute.leads():
+            return _fit(recipe, tables, out, device, lambda line: None)
+        _begin(kept(out), resume, say)
+        run = _fit(recipe, tables, out, device, say)
+        save_run(out, run.description, run.dataset, run.model)
+        kept(out).unlink()
+        return run
+
+
+def _begin(keep: Path, resume: bool, say: Callable[[str], None]) -> None:
+    keep.parent.mkdir(parents=True, exist_ok=True)
+    if not resume and keep.exists():
+        say(f"{keep}: left by a training that was stopped, deleted; --resume would go on from it")
+        keep.unlink()
+    if resume:
+        say(f"goes on from {keep}" if keep.exists() else f"no {keep}: starts at the beginning")
+
+
+def _fit(recipe: Recipe, tables: Path, out: Path, device: str, say: Callable[[str], None]) -> Run:
+    """The run, not written yet."""
+    distribute.meet()  # the leader has begun
     dataset = prepare_recipe(recipe, tables)
     items, users = len(dataset.item_ids), len(dataset.user_ids)
     say(f"{len(dataset.sequences.items):,} interactions, {users:,} users, {items:,} items")
 
     def report(epoch: Epoch) -> None:
-        k = recipe.training.recall_at
         say(
             f"epoch {epoch.epoch:>3}  loss {epoch.loss:.4f}  "
-            f"validation recall@{k} {epoch.recall:.4f}  {epoch.seconds:.1f} s"
+            f"validation {recipe.training.watch} {epoch.score:.4f}  {epoch.seconds:.1f} s"
         )
 
-    trained = train(recipe, dataset, device, report)
+    trained = train(recipe, dataset, device, report, kept(out))
     found = ranks(embed(trained.model, dataset), dataset, "test")
     description = Description(
         recipe=recipe,
@@ -40,7 +72,12 @@ def fit(recipe: Recipe, tables: Path, out: Path, device: str, say: Callable[[str
         metrics=ranking_metrics(found, KS) if len(found) else {},
     )
     say(f"{trained.samples_per_second:,.0f} samples per second")
-    return save_run(out, description, dataset, trained.model)
+    return Run(out, description, dataset, trained.model)
+
+
+def kept(out: Path) -> Path:
+    """Where the state of a training that will write the run `out` is kept."""
+    return out.with_name(f".{out.name}.checkpoint")
 
 
 def prepare_recipe(recipe: Recipe, tables: Path) -> Dataset:

@@ -29,41 +29,84 @@ class FieldEmbedding(nn.Module):
 
     def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
         parts = [numbers]
-        for block, module in zip(self.blocks, self.tables, strict=True):
-            table = cast(nn.Embedding, module)
+        for field, block in enumerate(self.blocks):
             column = codes[:, block.start : block.start + block.width]
             if block.width > 1:
-                total = _bag(column, table.weight)
-                parts.append(total / (column > 0).sum(1, keepdim=True).clamp(min=1))
+                parts.append(self.several(field, column))
             else:
-                parts.append(table(column.squeeze(1)))
+                parts.append(embedding(column.squeeze(1), self.table(field)))
         return torch.cat(parts, dim=1)
 
+    def several(self, field: int, codes: Tensor) -> Tensor:
+        """The codes (n, w) of one entity together, 0 for none -> (n, dim)."""
+        return bag(codes, self.table(field)) / (codes > 0).sum(1, keepdim=True).clamp(min=1)
 
-def _bag(codes: Tensor, table: Tensor) -> Tensor:
+    def table(self, field: int) -> Tensor:
+        """(size, dim)"""
+        return cast(nn.Embedding, self.tables[field]).weight
+
+
+def bag(codes: Tensor, table: Tensor) -> Tensor:
     """codes (n, w), table (size, dim) -> (n, dim): the sum of the embeddings, code 0 left out."""
+    real = codes > 0
     if torch.compiler.is_exporting():
         # ONNX has no bag: the exporter would write a loop.
-        return (embedding(codes, table) * (codes > 0).unsqueeze(-1)).sum(1)
-    # A bag never writes out (n, w, dim), which is most of the time for long texts.
-    return embedding_bag(codes, table, mode="sum", padding_idx=0)
+        return (embedding(codes, table) * real.unsqueeze(-1)).sum(1)
+    # A bag never writes out (n, w, dim), and most of a wide block is padding.
+    starts = real.sum(1).cumsum(0)
+    starts = torch.cat([starts.new_zeros(1), starts[:-1]])
+    return embedding_bag(codes[real], table, starts.to(codes.dtype), mode="sum")
 
 
-class RecencyPooling(nn.Module):
-    """(B, L, H) history, most recent last, and its mask (B, L) -> (B, 2 H): the mean, and a mean
-    with one learned weight per position. What was clicked last counts most; how much more is
-    learned. Zeros for an empty history.
-    """
+class Pooling(nn.Module):
+    """The last `length` items as one or several weighted means; zeros for an empty history."""
+
+    means = 1
 
     def __init__(self, length: int) -> None:
         super().__init__()
-        self.weights = nn.Parameter(torch.linspace(-3.0, 0.0, length))
+        self.length = length
+
+    def steps(self, mask: Tensor) -> Tensor:
+        """(means, length): the weight of an item by its steps back, the most recent one last."""
+        return mask.new_ones(1, self.length)
 
     def forward(self, history: Tensor, mask: Tensor) -> Tensor:
-        recency = self.weights.exp() * mask
-        weights = torch.stack([mask, recency], dim=1)  # (B, 2, L)
+        """(B, W, H), most recent last, and its mask (B, W) -> (B, means H)."""
+        history, mask = history[:, -self.length :], mask[:, -self.length :]
+        steps = self.steps(mask)[:, -mask.shape[1] :]
+        weights = steps * mask.unsqueeze(1)  # (B, means, W)
         weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-6)
         return torch.bmm(weights, history).flatten(1)
+
+    def along(self, history: Tensor, mask: Tensor, last: int) -> Tensor:
+        """(B, W, H), zeros where the mask (B, W) is -> (B, last, means H), as each of the last
+        positions is the end of the history.
+
+        The weights depend on the distance alone, so one (last, W) matrix serves all sequences.
+        """
+        columns = torch.arange(history.shape[1], device=history.device)
+        back = columns[-last:].unsqueeze(1) - columns  # steps from the position back to the item
+        inside = (back >= 0) & (back < self.length)
+        at = self.length - 1 - back.clamp(0, self.length - 1)
+        weights = self.steps(mask)[:, at] * inside  # (means, last, W)
+        total = (weights @ mask.T).clamp(min=1e-6)  # (means, last, B)
+        pooled = torch.einsum("pwv,bvh->bwph", weights, history)
+        return (pooled / total.permute(2, 1, 0).unsqueeze(3)).flatten(2)
+
+
+class RecencyPooling(Pooling):
+    """The mean, and a mean with one learned weight per step back. What was clicked last counts
+    most; how much more is learned."""
+
+    means = 2
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.weights = nn.Parameter(torch.linspace(-3.0, 0.0, length))
+
+    def steps(self, mask: Tensor) -> Tensor:
+        return torch.stack([torch.ones_like(self.weights), self.weights.exp()])
 
 
 def perceptron(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
@@ -74,3 +117,58 @@ def perceptron(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
             layers += [nn.ReLU(), nn.Dropout(dropout)]
         layers.append(nn.Linear(wide, narrow))
     return nn.Sequential(*layers)
+
+
+class Projection(nn.Module):
+    """Encoded features -> (n, dim); zeros where there are no features."""
+
+    def __init__(self, fields: FieldEmbedding, dim: int) -> None:
+        super().__init__()
+        self.dim, self.fields = dim, fields
+        self.linear = nn.Linear(fields.width, dim) if fields.width else None
+
+    def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
+        if self.linear is None:
+            # Not len(): the exporter would take the size of its example for a constant.
+            return numbers.new_zeros(numbers.shape[0], self.dim)
+        return cast(Tensor, self.linear(self.fields(codes, numbers)))
+
+
+class Regressor(nn.Module):
+    """An item's identity as its content would have it, for an item that training did not see: its
+    row of the identity table is row 0, all zeros. Zeros until it is fitted (`offline.regressor`),
+    and where there are no features."""
+
+    field_dim, hidden, dropout = 32, 256, 0.2
+
+    def __init__(self, identities: nn.Embedding, blocks: Sequence[Block], numbers: int) -> None:
+        super().__init__()
+        nn.init.zeros_(identities.weight[0])
+        self.fields = FieldEmbedding(blocks, numbers, self.field_dim)
+        self.tower = nn.Sequential()
+        if self.fields.width:
+            sizes = [self.fields.width, self.hidden, identities.embedding_dim]
+            self.tower = perceptron(sizes, self.dropout)
+            last = cast(nn.Linear, self.tower[-1])
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
+        """identity (n, E), codes (n, C), numbers (n, F) -> (n, E): known ones as they are."""
+        # Training meets no unknown item.
+        if self.training or not self.tower:
+            return identity
+        known = (identity != 0).any(1, keepdim=True)
+        return torch.where(known, identity, self.guess(codes, numbers))
+
+    def guess(self, codes: Tensor, numbers: Tensor) -> Tensor:
+        return cast(Tensor, self.tower(self.fields(codes, numbers)))
+
+
+def causal_mask(mask: Tensor) -> Tensor:
+    """mask (B, W) of real items -> (B, 1, W, W), True where a position may look: at itself, and at
+    real items before it."""
+    width = mask.shape[1]
+    ones = torch.ones(width, width, dtype=torch.bool, device=mask.device)
+    real = (mask > 0)[:, None, None, :]
+    return (real & ones.tril()) | ones.diag().diag()

@@ -1,49 +1,107 @@
-"""Training objectives: functions of user vectors and item vectors that return one loss.
+"""Training objectives: functions of the scores of a step that return one loss.
 
-An objective names the negatives it needs; the trainer draws them. All scores are inner products.
+What is told apart from the targets is a sampler's business (`offline.negatives`); each objective
+works with each sampler, and undoes by the weights what the sampler did.
 """
 
+import math
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import logsigmoid, softplus
 
 
-class Objective(Protocol):
-    def __call__(self, users: Tensor, items: Tensor, rows: Tensor, log_q: Tensor) -> Tensor:
-        """users (B, K, D); items (B, D), the positive of each user, which are the negatives of the
-        others; rows (B,) the catalogue row of each positive; log_q (B,) the logarithm of the
-        probability that a draw of the batch is that item. Returns a scalar."""
-        ...
+class Scores(NamedTuple):
+    """Of T samples and the S negatives of the step: inner products over the temperature."""
+
+    positive: Tensor  # (T,)
+    negative: Tensor  # (T, S), -inf where the negative is the sample's own target
+    log_weight: Tensor  # (1, S) or (T, S): logarithm of how often each negative counts
+    target_log_weight: Tensor  # (T,)
+    items: int  # those that negatives are drawn from
 
 
-def in_batch_softmax(temperature: float = 0.07, logq: float = 1.0) -> Objective:
-    """Softmax over the positives of the batch.
-
-    An item is a negative as often as it is popular; subtracting `logq` times the logarithm of that
-    probability undoes it (Yi et al., "Sampling-Bias-Corrected Neural Modeling for Large Corpus Item
-    Recommendations", RecSys 2019). A negative that is the same item as the positive (an accidental
-    hit) is masked. With K interests the one that fits the positive best answers for the user.
-    """
-
-    def loss(users: Tensor, items: Tensor, rows: Tensor, log_q: Tensor) -> Tensor:
-        scores = best_interest(users, items) @ items.T / temperature - logq * log_q  # (B, B)
-        same = rows.unsqueeze(0) == rows.unsqueeze(1)
-        same.fill_diagonal_(False)
-        target = torch.arange(len(rows), device=rows.device)
-        return cross_entropy(scores.masked_fill(same, -1e9), target)
-
-    return loss
+class Objective(NamedTuple):
+    temperature: float
+    loss: Callable[[Scores], Tensor]
+    """The loss of each sample (T,)."""
 
 
-def best_interest(users: Tensor, items: Tensor) -> Tensor:
-    """users (B, K, D), items (B, D) -> (B, D): of each user's vectors the nearest to the item."""
-    if users.shape[1] == 1:
-        return users[:, 0]
-    best = torch.einsum("bkd,bd->bk", users, items).argmax(1)
-    return users[torch.arange(len(users), device=users.device), best]
+def softmax(temperature: float = 0.05) -> Objective:
+    """Listwise: the target against all negatives at once; the sampled softmax where these are
+    draws. For a user vector u, a target v of weight w and negatives v', w':
+    -log(w e^(uv/T) / (w e^(uv/T) + sum w' e^(uv'/T)))."""
+
+    def loss(scores: Scores) -> Tensor:
+        positive = scores.positive + scores.target_log_weight
+        negative = torch.logsumexp(scores.negative + scores.log_weight, dim=1)
+        return softplus(negative - positive)
+
+    return Objective(temperature, loss)
 
 
-OBJECTIVES: dict[str, Callable[..., Objective]] = {"in_batch_softmax": in_batch_softmax}
+def bce(temperature: float = 1.0) -> Objective:
+    """Pointwise: is it the target, asked of the target and, with equal weight in all, of the
+    negatives."""
+
+    def loss(scores: Scores) -> Tensor:
+        positive = softplus(-scores.positive)
+        return positive + _mean(softplus(scores.negative), scores)
+
+    return Objective(temperature, loss)
+
+
+def gbce(temperature: float = 1.0, calibration: float = 0.75) -> Objective:
+    """Pointwise, with the overconfidence undone that few negatives bring (Petrov and Macdonald,
+    "gSASRec: Reducing Overconfidence in Sequential Recommendation Trained with Negative Sampling",
+    RecSys 2023): the positive's probability to the power of beta. `calibration` is the paper's t:
+    0 is plain BCE, 1 is fully calibrated."""
+
+    def loss(scores: Scores) -> Tensor:
+        rate = min(1.0, scores.negative.shape[1] / max(1, scores.items - 1))
+        beta = rate * (calibration * (1 - 1 / rate) + 1 / rate)
+        positive = -beta * logsigmoid(scores.positive)
+        return positive + softplus(scores.negative).sum(dim=1)
+
+    return Objective(temperature, loss)
+
+
+def bpr(temperature: float = 1.0) -> Objective:
+    """Pairwise, smooth (Rendle et al., "BPR: Bayesian Personalized Ranking from Implicit Feedback",
+    UAI 2009)."""
+
+    def loss(scores: Scores) -> Tensor:
+        margin = scores.negative - scores.positive.unsqueeze(1)
+        return _mean(softplus(margin), scores)
+
+    return Objective(temperature, loss)
+
+
+def hinge(temperature: float = 1.0, margin: float = 0.2) -> Objective:
+    """Pairwise: the target must lead each negative by a margin."""
+
+    def loss(scores: Scores) -> Tensor:
+        short = margin + scores.negative - scores.positive.unsqueeze(1)
+        return _mean(torch.relu(short), scores)
+
+    return Objective(temperature, loss)
+
+
+def _mean(losses: Tensor, scores: Scores) -> Tensor:
+    """losses (T, S) -> (T,): the mean over the negatives by their weights; those that are the
+    sample's own target are left out."""
+    masked = scores.log_weight.masked_fill(scores.negative == -math.inf, -math.inf)
+    # A sample whose negatives are all its own target has none to learn from.
+    weight = torch.softmax(masked, dim=1).nan_to_num(0.0)
+    return (losses * weight).sum(dim=1)
+
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {
+    "softmax": softmax,
+    "bce": bce,
+    "gbce": gbce,
+    "bpr": bpr,
+    "hinge": hinge,
+}

@@ -25,19 +25,22 @@ class Features(_Part):
 
 
 class Training(_Part):
-    """How the model is fitted: Adam with a short warm-up and a cosine decay, stopped early on the
-    validation recall."""
+    """How the model is fitted: AdamW with a short warm-up and a cosine decay, stopped early on a
+    validation metric."""
 
     epochs: int = Field(default=20, ge=1)
-    batch: int = Field(default=1024, ge=2)
+    batch: int = Field(default=4096, ge=2)
+    """Samples of a step, at most: the positions of all its sequences."""
+    length: int = Field(default=0, ge=0, le=1000)
+    """Samples of a sequence that are trained in one piece; 0: as many as the history is long."""
     learning_rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     clip: float = Field(default=5.0, gt=0)
     """Largest L2 norm of a step's gradient."""
     patience: int = Field(default=3, ge=1)
-    """Epochs without a better validation recall before training stops."""
-    recall_at: int = Field(default=10, ge=1)
-    """The k of the validation recall."""
+    """Epochs without a better validation metric before training stops."""
+    watch: str = Field(default="HR@10", pattern=r"^(HR|NDCG|MRR)@[1-9][0-9]*$")
+    """The validation metric."""
 
 
 class Recipe(_Part):
@@ -46,10 +49,12 @@ class Recipe(_Part):
     history_length: int = Field(default=50, ge=1, le=1000)
     parameters: dict[str, Any] = {}
     """Arguments of the model's constructor."""
-    objective: str = "in_batch_softmax"
+    objective: str = "softmax"
     objective_parameters: dict[str, Any] = {}
+    negatives: str = "in_batch"
+    negatives_parameters: dict[str, Any] = {}
     training: Training = Training()
-    seed: int = 1
+    seed: int = Field(default=1, ge=0)
     expect: dict[str, float] = {}
     """Metric -> the figure that a run of this recipe must reach on its data set."""
 

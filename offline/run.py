@@ -17,11 +17,11 @@ from torch import nn
 
 from contract.errors import RecipeError
 from contract.features import Encoded, Schema
+from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset, Sequences
 from offline.models import create_model
 from offline.models.base import Retriever
 from offline.recipe import Recipe
-from offline.train import Epoch
 
 DESCRIPTION, WEIGHTS = "run.json", "model.pt"
 # What numpy, polars and torch raise for a file that is missing, cut short or of another shape.

@@ -4,29 +4,29 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from pathlib import Path
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import embedding
+from torch import nn
 
 from contract.errors import RecipeError, TrainingError
-from offline.batches import Batch, Samples
+from offline import checkpoint, distribute
+from offline.batches import Samples, Source
+from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset
 from offline.evaluate import embed, ranks
+from offline.metrics import ranking_metrics
 from offline.models import check_parameters, create_model
-from offline.models.base import Retriever
+from offline.models.base import Retriever, Sampled
+from offline.negatives import NEGATIVES, Sampler
 from offline.objectives import OBJECTIVES, Objective
+from offline.optimizer import Optimizer
 from offline.progress import Progress
-from offline.recipe import Recipe, Training
-
-
-class Epoch(NamedTuple):
-    epoch: int
-    loss: float
-    recall: float
-    seconds: float
+from offline.recipe import Recipe
+from offline.regressor import fit_regressor
+from offline.step import Step
 
 
 class Trained(NamedTuple):
@@ -41,22 +41,55 @@ def create_objective(recipe: Recipe) -> Objective:
     if recipe.objective not in OBJECTIVES:
         known = ", ".join(OBJECTIVES)
         raise RecipeError(f"objective '{recipe.objective}': unknown; known are {known}")
+    if recipe.objective == "gbce" and recipe.negatives != "uniform":
+        raise RecipeError(
+            f"objective 'gbce' is calibrated for uniform negatives, found '{recipe.negatives}'; "
+            "set negatives = \"uniform\" or take 'bce'"
+        )
     factory = OBJECTIVES[recipe.objective]
     check_parameters(f"objective '{recipe.objective}'", factory, recipe.objective_parameters)
     return factory(**recipe.objective_parameters)
 
 
+def create_sampler(recipe: Recipe, dataset: Dataset) -> Sampler:
+    if recipe.negatives not in NEGATIVES:
+        known = ", ".join(NEGATIVES)
+        raise RecipeError(f"negatives '{recipe.negatives}': unknown; known are {known}")
+    factory, parameters = NEGATIVES[recipe.negatives], recipe.negatives_parameters
+    check_parameters(f"negatives '{recipe.negatives}'", factory, parameters, frozenset({"counts"}))
+    try:
+        return factory(dataset.counts(dataset.split().train_end), **parameters)
+    except ValueError as error:
+        raise RecipeError(
+            f"negatives '{recipe.negatives}': {error}; change [negatives_parameters]"
+        ) from error
+
+
+def create_samples(recipe: Recipe, model: Retriever, dataset: Dataset) -> Source[Any]:
+    until = dataset.split().train_end
+    if isinstance(model, Sampled):
+        begin, items = dataset.sequences.offsets[:-1], dataset.sequences.items
+        return model.samples(items, begin, until)
+    length = recipe.training.length or recipe.history_length
+    return Samples(dataset, until, context=max(0, recipe.history_length - length))
+
+
 def train(
-    recipe: Recipe, dataset: Dataset, device: str, report: Callable[[Epoch], None]
+    recipe: Recipe,
+    dataset: Dataset,
+    device: str,
+    report: Callable[[Epoch], None],
+    keep: Path | None = None,
 ) -> Trained:
     """Fit the recipe's model on the training part of the dataset, on the device of that torch name.
 
-    The state with the best validation recall is restored at the end, on the CPU. Raises
-    TrainingError when there is no such device, nothing to train on, or the loss or its gradient is
-    no longer finite; RecipeError for a model, objective or parameter that there is not.
+    The state with the best validation score is restored at the end, on the CPU. Where `keep` is
+    given, the state after each epoch is written there, and training goes on from one that is there:
+    the result is that of a training that was never stopped. Raises TrainingError when there is no
+    such device, nothing to train on, or the loss or its gradient is no longer finite; RecipeError
+    for a model, objective or parameter that there is not, or a kept state of another training.
     """
     torch.manual_seed(recipe.seed)
-    generator = np.random.default_rng(recipe.seed)
     settings = recipe.training
     model = create_model(
         recipe.model,
@@ -65,27 +98,50 @@ def train(
         len(dataset.item_ids),
         dict(recipe.parameters),
     )
-    module = _placed(model, device)
-    samples = Samples(dataset, dataset.split().train_end)
-    step = _Step(model, create_objective(recipe), dataset, samples, settings)
-    history: list[Epoch] = []
-    best = copy.deepcopy(module.state_dict())
-    trained_seconds = 0.0
-    for epoch in range(1, settings.epochs + 1):
+    module = _placed(model, distribute.place(device))
+    samples = create_samples(recipe, model, dataset)
+    tables = [model.item_identity, model.user_identity]
+    state = checkpoint.State(
+        checkpoint.origin(recipe, dataset),
+        module,
+        Optimizer(module, tables, settings.weight_decay),
+        copy.deepcopy(module.state_dict()),
+    )
+    step = Step(
+        model,
+        create_objective(recipe),
+        create_sampler(recipe, dataset),
+        dataset,
+        state.optimizer,
+        settings.clip,
+    )
+    if keep:
+        checkpoint.restore(keep, state)
+    while not _finished(recipe, state.history):
         started = time.perf_counter()
-        loss = _epoch(step, samples, settings.batch, generator, f"epoch {epoch}/{settings.epochs}")
-        trained_seconds += time.perf_counter() - started
-        recall = _validate(model, dataset, settings.recall_at)
-        history.append(Epoch(epoch, loss, recall, time.perf_counter() - started))
-        report(history[-1])
-        top = max(history, key=lambda e: e.recall)
-        if top.epoch == epoch:
-            best = copy.deepcopy(module.state_dict())
-        elif epoch - top.epoch >= settings.patience:
-            break
-    module.load_state_dict(best)
+        loss = _epoch(step, samples, recipe, len(state.history))
+        trained = time.perf_counter() - started
+        score = _validate(model, dataset, settings.watch)
+        state.add(
+            Epoch(len(state.history) + 1, loss, score, time.perf_counter() - started), trained
+        )
+        if keep and distribute.leads():
+            checkpoint.save(keep, state)
+        report(state.history[-1])
+    module.load_state_dict(state.best)
     module.to("cpu").eval()
-    return Trained(model, history, len(samples) * len(history) / trained_seconds)
+    seen = np.flatnonzero(dataset.counts(dataset.split().train_end))
+    fit_regressor(model, dataset.items, seen, recipe.seed)
+    speed = len(samples) * len(state.history) / state.trained_seconds
+    return Trained(model, state.history, speed)
+
+
+def _finished(recipe: Recipe, history: list[Epoch]) -> bool:
+    if not history:
+        return False
+    top = max(history, key=lambda e: e.score)
+    settings = recipe.training
+    return len(history) >= settings.epochs or len(history) - top.epoch >= settings.patience
 
 
 def _placed(model: Retriever, device: str) -> nn.Module:
@@ -96,88 +152,32 @@ def _placed(model: Retriever, device: str) -> nn.Module:
         raise TrainingError(f"device '{device}': {reason}; train on 'cpu'") from error
 
 
-class _Step:
-    """One optimiser step on one batch."""
-
-    def __init__(
-        self,
-        model: Retriever,
-        objective: Objective,
-        dataset: Dataset,
-        samples: Samples,
-        settings: Training,
-    ) -> None:
-        self.model, self.objective = model, objective
-        self.module = cast(nn.Module, model)
-        self.id_dropout = float(getattr(model, "id_dropout", 0.0))
-        self.device = model.item_identity.weight.device
-        self.item_codes, self.item_numbers, self.user_codes, self.user_numbers = (
-            torch.from_numpy(array).to(self.device) for array in (*dataset.items, *dataset.users)
-        )
-        counts = dataset.counts(dataset.split().train_end)
-        log_q = np.log(np.maximum(counts, 1) / len(samples)).astype(np.float32)
-        self.log_q = torch.from_numpy(log_q).to(self.device)
-        self.optimizer = torch.optim.Adam(
-            self.module.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
-        self.steps = math.ceil(len(samples) / settings.batch) * settings.epochs
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
-        self.clip = settings.clip
-
-    def __call__(self, batch: Batch) -> float:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(Batch(*(part.to(self.device) for part in batch)))
-        torch.autograd.backward(loss)
-        value = float(loss.detach())
-        norm = float(nn.utils.clip_grad_norm_(self.module.parameters(), self.clip))
-        # A gradient that is not finite spoils the weights one step before the loss shows it.
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            raise TrainingError(
-                f"loss is {value}, its gradient {norm}, expected finite numbers; "
-                "lower training.learning_rate or raise the temperature"
-            )
-        self.optimizer.step()
-        self.schedule.step()
-        return value
-
-    def _loss(self, batch: Batch) -> Tensor:
-        known = self._dropped(batch.items + 1)
-        history = self.model.history_vectors(*self._items(known, batch.items))
-        users = self.model.user_vectors(
-            self.model.user_identity(self._dropped(batch.users + 1)),
-            self.user_codes[batch.users],
-            self.user_numbers[batch.users],
-            embedding(batch.history, history),
-            batch.mask,
-        )
-        rows = batch.items[batch.target]
-        items = self.model.item_vectors(*self._items(known[batch.target], rows))
-        return self.objective(users, items, rows, self.log_q[rows])
-
-    def _items(self, known: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.model.item_identity(known), self.item_codes[rows], self.item_numbers[rows]
-
-    def _dropped(self, rows: Tensor) -> Tensor:
-        return rows.masked_fill(torch.rand(rows.shape, device=rows.device) < self.id_dropout, 0)
-
-    def _rate(self, step: int) -> float:
-        warm = min(1.0, (step + 1) / (0.02 * self.steps + 1))
-        return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, step / self.steps)))
-
-
-def _epoch(
-    step: _Step, samples: Samples, size: int, generator: np.random.Generator, title: str
-) -> float:
+def _epoch(step: Step, samples: Source[Any], recipe: Recipe, done: int) -> float:
     step.module.train()
-    losses = []
-    with Progress(title, len(samples)) as progress:
-        for batch in samples.batches(size, generator):
-            losses.append(step(batch))
-            progress.advance(len(batch.users), f"loss {losses[-1]:.3f}")
-    return float(np.mean(losses))
+    settings, total, counted = recipe.training, 0.0, 0.0
+    # Every epoch has random numbers of its own, so that one can begin with any.
+    generator = np.random.default_rng((recipe.seed, done))
+    torch.manual_seed(int(generator.integers(2**62)) + distribute.rank())
+    plan = samples.plan(settings.batch, settings.length or recipe.history_length, generator)
+    with Progress(f"epoch {done + 1}/{settings.epochs}", len(plan)) as progress:
+        for number, part in enumerate(plan):
+            reached = (done + number / len(plan)) / settings.epochs
+            rate = settings.learning_rate * schedule(reached)
+            loss, count = step(samples.batch(part), rate, generator)
+            total, counted = total + loss * count, counted + count
+            progress.advance(1, f"loss {loss:.3f}")
+    total, counted = distribute.summed(total, counted)
+    return total / counted
 
 
-def _validate(model: Retriever, dataset: Dataset, k: int) -> float:
+def schedule(reached: float) -> float:
+    """The share of the learning rate at a share of the training: a short warm-up, then a cosine."""
+    warm = min(1.0, (reached + 1e-4) / 0.02)
+    return warm * 0.5 * (1.0 + math.cos(math.pi * min(1.0, reached)))
+
+
+def _validate(model: Retriever, dataset: Dataset, watch: str) -> float:
     cast(nn.Module, model).eval()
     found = ranks(embed(model, dataset), dataset, "validation")
-    return float((found < k).mean()) if len(found) else 0.0
+    k = int(watch.rpartition("@")[2])
+    return ranking_metrics(found, (k,))[watch] if len(found) else 0.0

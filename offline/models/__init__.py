@@ -6,9 +6,41 @@ from typing import Any, cast
 from contract.errors import RecipeError
 from contract.features import Schema
 from offline.models.base import Retriever
+from offline.models.cadence import Cadence
+from offline.models.cdssm import Cdssm
+from offline.models.comirec_dr import ComirecDr
+from offline.models.comirec_sa import ComirecSa
 from offline.models.dssm import Dssm
+from offline.models.facebook_dssm import FacebookDssm
+from offline.models.gru4rec import Gru4Rec
+from offline.models.item2vec import Item2vec
+from offline.models.mind import Mind
+from offline.models.narm import Narm
+from offline.models.node2vec import Node2vec
+from offline.models.sasrec import Sasrec
+from offline.models.sine import Sine
+from offline.models.stamp import Stamp
+from offline.models.youtube_dnn import YoutubeDnn
+from offline.models.youtube_sbc import YoutubeSbc
 
-MODELS: dict[str, type] = {"dssm": Dssm}
+MODELS: dict[str, type] = {
+    "dssm": Dssm,
+    "facebook_dssm": FacebookDssm,
+    "cdssm": Cdssm,
+    "youtube_dnn": YoutubeDnn,
+    "youtube_sbc": YoutubeSbc,
+    "item2vec": Item2vec,
+    "node2vec": Node2vec,
+    "sasrec": Sasrec,
+    "cadence": Cadence,
+    "gru4rec": Gru4Rec,
+    "narm": Narm,
+    "stamp": Stamp,
+    "sine": Sine,
+    "mind": Mind,
+    "comirec_dr": ComirecDr,
+    "comirec_sa": ComirecSa,
+}
 
 DATA_PARAMETERS = frozenset(
     {"users", "items", "user_blocks", "item_blocks", "user_numbers", "item_numbers"}

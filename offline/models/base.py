@@ -5,9 +5,12 @@ towers, because a bundle stores them as matrices and the service gathers from th
 out-of-vocabulary embedding, row r + 1 belongs to row r of the catalogue.
 """
 
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+
+from contract.arrays import I32, I64
+from offline.batches import Source
 
 
 class Retriever(Protocol):
@@ -25,17 +28,47 @@ class Retriever(Protocol):
     history_dim: int
     """H, the dimension of history vectors."""
 
+    def sequence_vectors(
+        self,
+        identity: Tensor,
+        codes: Tensor,
+        numbers: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        *,
+        last: int | None = None,
+    ) -> Tensor:
+        """What training sees: identity (B, E), codes (B, C) int, numbers (B, F), history (B, W, H)
+        oldest first, mask (B, W) of 1.0 for a real item; where it is 0.0 the history is zeros ->
+        (B, W, K, D), at each position the user vectors as they were when its item was the most
+        recent one. The last position is what `user_vectors` gives. With `last` only so many
+        positions from the end, (B, last, K, D); the others are read, and nothing is worked out for
+        them that can be spared.
+
+        Raises ValueError where W is more than the model can read.
+        """
+        ...
+
     def user_vectors(
         self, identity: Tensor, codes: Tensor, numbers: Tensor, history: Tensor, mask: Tensor
     ) -> Tensor:
         """identity (B, E), codes (B, C) int, numbers (B, F), history (B, L, H) with the most recent
-        item last, mask (B, L) of 1.0 for a real item -> (B, K, D)."""
+        item last, mask (B, L) of 1.0 for a real item; where it is 0.0 the history is zeros ->
+        (B, K, D)."""
         ...
 
-    def item_vectors(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
-        """identity (N, E), codes (N, C) int, numbers (N, F) -> (N, D), what is searched."""
+    def encode_items(
+        self, identity: Tensor, codes: Tensor, numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """identity (N, E), codes (N, C) int, numbers (N, F) -> item vectors (N, D), what is
+        searched, and history vectors (N, H), the items as the user tower sees them in a history."""
         ...
 
-    def history_vectors(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
-        """The same inputs -> (N, H), an item as the user tower sees it in a history."""
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A model that is not trained on what comes next in each sequence."""
+
+    def samples(self, items: I32, begin: I64, until: I64) -> Source[Any]:
+        """Sequence s is items[begin[s] : until[s]], rows of the catalogue."""
         ...

@@ -7,7 +7,7 @@ from offline import evaluate
 from offline.data.dataset import Dataset, prepare
 from offline.data.tables import Tables
 from offline.embed import ItemVectors, known_rows
-from offline.evaluate import Evaluation, embed, ranked, ranks, targets
+from offline.evaluate import Evaluation, embed, ranking, ranks, targets
 from offline.run import Run
 
 ITEMS, DIM = 30, 3
@@ -66,24 +66,25 @@ def test_ranks_and_lists_are_those_of_a_plain_reference() -> None:
         expected = slow_lists(dataset, found, target)
         users, positions = targets(dataset, target)
         wanted = dataset.sequences.items[positions]
+        places = [order.index(item) for order, item in zip(expected, wanted, strict=True)]
 
-        assert ranks(found, dataset, target).tolist() == [
-            order.index(item) for order, item in zip(expected, wanted, strict=True)
-        ]
-        names, lists = ranked(found, dataset, target, k=10)
-        assert names == [dataset.user_ids[user] for user in users]
-        assert lists == [[dataset.item_ids[row] for row in order[:10]] for order in expected]
+        best = ranking(found, dataset, target, k=10)
+
+        assert ranks(found, dataset, target).tolist() == best.ranks.tolist() == places
+        assert best.users.tolist() == users.tolist()
+        assert best.positions.tolist() == positions.tolist()
+        assert best.lists.tolist() == [order[:10] for order in expected]
 
 
 def test_lists_end_where_the_candidates_end() -> None:
     dataset, found = small(), evaluation()
 
-    _, lists = ranked(found, dataset, "test", k=100)
+    lists = ranking(found, dataset, "test", k=100).lists
 
-    assert lists == [
-        [dataset.item_ids[row] for row in order] for order in slow_lists(dataset, found, "test")
+    assert lists.tolist() == [
+        order + [-1] * (100 - len(order)) for order in slow_lists(dataset, found, "test")
     ]
-    assert max(map(len, lists)) < ITEMS - 5
+    assert (lists >= 0).sum(axis=1).max() < ITEMS - 5
 
 
 def test_blocks_of_users_make_no_difference(run: Run) -> None:
@@ -100,32 +101,44 @@ def test_blocks_of_users_make_no_difference(run: Run) -> None:
 
 def test_what_the_user_has_seen_is_never_recommended(run: Run) -> None:
     dataset = run.dataset
-    names, lists = ranked(embed(run.model, dataset), dataset, "test", k=50)
+    found = ranking(embed(run.model, dataset), dataset, "test", k=50)
     offsets, items = dataset.sequences
 
-    assert len(names) == 300
-    for name, recommended in zip(names, lists, strict=True):
-        user = dataset.user_ids.index(name)
-        seen = {dataset.item_ids[row] for row in items[offsets[user] : offsets[user + 1] - 1]}
-        assert len(recommended) == 50
-        assert not seen & set(recommended)
+    assert len(found.users) == 300
+    for user, recommended in zip(found.users, found.lists.tolist(), strict=True):
+        seen = items[offsets[user] : offsets[user + 1] - 1].tolist()
+        assert len(set(recommended)) == 50
+        assert min(recommended) >= 0
+        assert not set(seen) & set(recommended)
 
 
 def test_an_item_without_interactions_is_no_candidate(run: Run) -> None:
-    cold = set(run.dataset.item_ids[-10:])
+    cold = len(run.dataset.item_ids) - 10
 
-    _, lists = ranked(embed(run.model, run.dataset), run.dataset, "test", k=300)
+    lists = ranking(embed(run.model, run.dataset), run.dataset, "test", k=300).lists
 
-    assert not cold & {item for recommended in lists for item in recommended}
+    assert lists.max() < cold
 
 
 def test_a_model_of_nan_ranks_last_and_not_first() -> None:
     dataset, found = small(), evaluation()
     broken = ItemVectors(np.full_like(found.items.items, np.nan), found.items.history)
 
-    found_ranks = ranks(found._replace(items=broken), dataset, "test")
+    best = ranking(found._replace(items=broken), dataset, "test", k=10)
 
-    assert (found_ranks >= len(set(dataset.sequences.items.tolist()))).all()
+    assert (best.ranks >= len(set(dataset.sequences.items.tolist()))).all()
+    assert (best.lists == -1).all()
+
+
+def test_an_item_whose_score_is_nan_is_left_out_of_the_lists() -> None:
+    dataset, found = small(), evaluation()
+    damaged = found.items.items.copy()
+    damaged[3] = np.nan
+
+    best = ranking(found._replace(items=ItemVectors(damaged, damaged)), dataset, "test", k=10)
+
+    expected = [[row for row in order if row != 3] for order in slow_lists(dataset, found, "test")]
+    assert best.lists.tolist() == [order[:10] for order in expected]
 
 
 def test_items_and_users_that_training_never_saw_are_embedded_as_unknown(run: Run) -> None:
@@ -134,7 +147,7 @@ def test_items_and_users_that_training_never_saw_are_embedded_as_unknown(run: Ru
     dataset, model = run.dataset, run.model
     codes, numbers = (torch.from_numpy(a[-1:]) for a in dataset.items)
     with torch.no_grad():
-        unknown = model.item_vectors(model.item_identity.weight[:1], codes, numbers)[0]
+        unknown, _ = model.encode_items(model.item_identity.weight[:1], codes, numbers)
 
     vectors = embed(model, dataset).items.items
-    np.testing.assert_allclose(vectors[-1], unknown.numpy(), atol=1e-6)
+    np.testing.assert_allclose(vectors[-1:], unknown.numpy(), atol=1e-6)

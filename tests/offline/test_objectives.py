@@ -1,87 +1,172 @@
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from offline.objectives import OBJECTIVES, best_interest, in_batch_softmax
+from offline.objectives import OBJECTIVES, Objective, Scores, bce, bpr, gbce, hinge, softmax
 
-# Rows 4 and 4 are the same item twice: an accidental hit.
-ROWS = torch.tensor([4, 1, 4, 7])
-LOG_Q = torch.log(torch.tensor([0.5, 0.1, 0.5, 0.02]))
-
-
-def vectors(interests: int) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    users = torch.randn(4, interests, 3, generator=generator)
-    items = torch.randn(4, 3, generator=generator)
-    items[2] = items[0]
-    return users.requires_grad_(), items.requires_grad_()
+T, S, ITEMS = 4, 5, 11
+# The second negative is the target of the first sample, the fifth that of the last.
+HIT = torch.zeros(T, S, dtype=torch.bool)
+HIT[0, 1] = HIT[3, 4] = True
 
 
-def slow_loss(users: Tensor, items: Tensor, temperature: float, logq: float) -> float:
-    """The definition, a sum at a time."""
-    losses = []
-    for b in range(len(users)):
-        chosen = max(users[b].tolist(), key=lambda vector: dot(vector, items[b].tolist()))
-        logits = {
-            j: dot(chosen, items[j].tolist()) / temperature - logq * float(LOG_Q[j])
-            for j in range(len(items))
-            if j == b or ROWS[j] != ROWS[b]
-        }
-        losses.append(math.log(sum(map(math.exp, logits.values()))) - logits[b])
-    return sum(losses) / len(losses)
+def random(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def dot(left: list[float], right: list[float]) -> float:
-    return sum(a * b for a, b in zip(left, right, strict=True))
+def scores(shared: bool = True) -> Scores:
+    """`shared`: the samples have the same negatives, else each has its own."""
+    return Scores(
+        positive=random(T, seed=1),
+        negative=random(T, S, seed=2).masked_fill(HIT, -math.inf),
+        log_weight=random(1 if shared else T, S, seed=3),
+        target_log_weight=random(T, seed=4),
+        items=ITEMS,
+    )
 
 
-@pytest.mark.parametrize("interests", [1, 3])
-@pytest.mark.parametrize(("temperature", "logq"), [(1.0, 0.0), (0.2, 1.0), (0.5, 0.5)])
-def test_in_batch_softmax_is_the_loss_of_its_definition(
-    interests: int, temperature: float, logq: float
-) -> None:
-    users, items = vectors(interests)
-
-    loss = in_batch_softmax(temperature, logq)(users, items, ROWS, LOG_Q)
-
-    assert loss.item() == pytest.approx(slow_loss(users, items, temperature, logq), rel=1e-5)
+Slow = Callable[[float, float, list[tuple[float, float]]], float]
 
 
-def test_the_gradient_reaches_users_and_items_and_agrees_with_finite_differences() -> None:
-    users, items = (v.detach().double().requires_grad_() for v in vectors(2))
-    objective = in_batch_softmax(0.5)
-
-    def loss(users: Tensor, items: Tensor) -> Tensor:
-        return objective(users, items, ROWS, LOG_Q.double())
-
-    assert torch.autograd.gradcheck(loss, (users, items))
-
-
-def test_only_the_interest_that_fits_the_item_is_trained() -> None:
-    users = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [1.0, 0.0]]], requires_grad=True)
-    items = torch.tensor([[0.0, 1.0], [0.5, 1.0]])
-
-    assert best_interest(users, items).tolist() == [[0.0, 1.0], [0.0, 2.0]]
-    loss = in_batch_softmax(1.0)(users, items, torch.tensor([0, 1]), torch.zeros(2))
-    torch.autograd.backward(loss)
-
-    assert users.grad is not None
-    assert users.grad.abs().sum(dim=2).bool().tolist() == [[False, True], [True, False]]
+def slow(found: Scores, loss: Slow) -> list[float]:
+    """loss(positive, its weight, [(negative, its weight)]) of each sample, numbers only."""
+    weights = found.log_weight.expand(T, S).exp().tolist()
+    return [
+        loss(
+            float(found.positive[t]),
+            math.exp(float(found.target_log_weight[t])),
+            [(float(found.negative[t, s]), weights[t][s]) for s in range(S) if not HIT[t, s]],
+        )
+        for t in range(T)
+    ]
 
 
-def test_a_batch_of_one_item_only_has_nothing_to_tell_apart() -> None:
-    users, items = vectors(1)
-    rows = torch.full((4,), 9)
-
-    assert in_batch_softmax()(users, items, rows, LOG_Q).item() == pytest.approx(0.0, abs=1e-6)
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
-def test_every_objective_of_the_table_can_be_made_without_parameters() -> None:
-    users, items = vectors(1)
+def mean(losses: list[tuple[float, float]]) -> float:
+    return sum(loss * weight for loss, weight in losses) / sum(weight for _, weight in losses)
 
+
+def slow_softmax(positive: float, own: float, negatives: list[tuple[float, float]]) -> float:
+    mine = own * math.exp(positive)
+    return -math.log(mine / (mine + sum(w * math.exp(n) for n, w in negatives)))
+
+
+def slow_bce(positive: float, own: float, negatives: list[tuple[float, float]]) -> float:
+    wrong = mean([(-math.log(1 - sigmoid(n)), w) for n, w in negatives])
+    return -math.log(sigmoid(positive)) + wrong
+
+
+def slow_bpr(positive: float, own: float, negatives: list[tuple[float, float]]) -> float:
+    return mean([(-math.log(sigmoid(positive - n)), w) for n, w in negatives])
+
+
+def slow_hinge(positive: float, own: float, negatives: list[tuple[float, float]]) -> float:
+    return mean([(max(0.0, 0.3 + n - positive), w) for n, w in negatives])
+
+
+DEFINITIONS: dict[str, tuple[Objective, Slow]] = {
+    "softmax": (softmax(), slow_softmax),
+    "bce": (bce(), slow_bce),
+    "bpr": (bpr(), slow_bpr),
+    "hinge": (hinge(margin=0.3), slow_hinge),
+}
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one set", "a set for each sample"])
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_the_loss_is_that_of_its_definition(name: str, shared: bool) -> None:
+    objective, definition = DEFINITIONS[name]
+    found = scores(shared)
+
+    assert objective.loss(found).tolist() == pytest.approx(slow(found, definition), rel=1e-9)
+
+
+@pytest.mark.parametrize("calibration", [0.0, 0.75, 1.0])
+def test_gbce_raises_the_positive_to_the_beta_of_the_paper(calibration: float) -> None:
+    found = scores()
+    alpha = S / (ITEMS - 1)
+    beta = alpha * (calibration * (1 - 1 / alpha) + 1 / alpha)
+
+    def definition(positive: float, own: float, negatives: list[tuple[float, float]]) -> float:
+        wrong = sum(math.log(1 - sigmoid(n)) for n, _ in negatives)
+        return -(math.log(sigmoid(positive) ** beta) + wrong)
+
+    assert beta == pytest.approx({0.0: 1.0, 0.75: 0.625, 1.0: alpha}[calibration])
+    loss = gbce(calibration=calibration).loss(found)
+    assert loss.tolist() == pytest.approx(slow(found, definition), rel=1e-9)
+
+
+def test_with_the_whole_catalogue_there_is_nothing_to_calibrate() -> None:
+    found = scores()._replace(items=S + 1)
+
+    plain, calibrated = (gbce(calibration=t).loss(found) for t in (0.0, 1.0))
+
+    assert calibrated.tolist() == pytest.approx(plain.tolist())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradients_agree_with_finite_differences(name: str) -> None:
+    fixed = scores()
+    objective = OBJECTIVES[name]()
+
+    def loss(positive: Tensor, negative: Tensor) -> Tensor:
+        masked = negative.masked_fill(HIT, -math.inf)
+        return objective.loss(fixed._replace(positive=positive, negative=masked))
+
+    positive, negative = (random(*size, seed=9).requires_grad_() for size in ((T,), (T, S)))
+    assert torch.autograd.gradcheck(loss, (positive, negative))
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"gbce"}))
+def test_an_item_drawn_twice_counts_as_two_draws_of_it(name: str) -> None:
+    plain = scores()
+    twice = plain._replace(
+        negative=torch.cat([plain.negative, plain.negative[:, 2:3]], dim=1),
+        log_weight=torch.cat([plain.log_weight, plain.log_weight[:, 2:3]], dim=1),
+    )
+    weight = plain.log_weight.clone()
+    weight[0, 2] += math.log(2)
+
+    loss = OBJECTIVES[name]().loss
+
+    assert loss(plain._replace(log_weight=weight)).tolist() == pytest.approx(loss(twice).tolist())
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_a_sample_whose_negatives_are_all_its_own_target_teaches_nothing_wrong(name: str) -> None:
+    positive = random(T, seed=1).requires_grad_()
+    raw = random(T, S, seed=2).requires_grad_()
+    all_own = HIT.clone()
+    all_own[1] = True
+
+    loss = OBJECTIVES[name]().loss(
+        scores()._replace(positive=positive, negative=raw.masked_fill(all_own, -math.inf))
+    )
+    torch.autograd.backward(loss.sum())
+
+    assert torch.isfinite(loss).all()
+    for leaf in (positive, raw):
+        assert leaf.grad is not None
+        assert torch.isfinite(leaf.grad).all()
+    assert raw.grad is not None
+    assert raw.grad[all_own].abs().max() == 0
+
+
+def test_a_target_far_ahead_costs_nothing_and_one_far_behind_is_no_overflow() -> None:
     for name, create in OBJECTIVES.items():
-        loss = create()(users, items, ROWS, LOG_Q)
-        assert loss.shape == (), name
-        assert torch.isfinite(loss), name
+        far = scores()._replace(positive=torch.full((T,), 1e4, dtype=torch.float64))
+        assert torch.isfinite(create().loss(far)).all(), name
+        if name in ("softmax", "bpr", "hinge"):
+            assert create().loss(far).max() == 0, name
+        assert torch.isfinite(create().loss(far._replace(positive=-far.positive))).all(), name
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_temperature_is_what_the_recipe_says(name: str) -> None:
+    assert OBJECTIVES[name](temperature=0.37).temperature == 0.37

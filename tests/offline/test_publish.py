@@ -120,7 +120,7 @@ def test_the_manifest_says_what_the_bundle_is(bundle: Bundle, run: Run) -> None:
         "item_identity": 16,
         "user_identity": 8,
     }
-    assert len(manifest.gate) == 12
+    assert len(manifest.gate) == 13
     assert all(check.passed for check in manifest.gate)
 
 

@@ -1,12 +1,15 @@
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from contract.errors import RecipeError
 from contract.features import Fields, Schema
+from offline.data.dataset import Dataset, prepare
+from offline.data.tables import Tables
 from offline.models import MODELS, create_model
 from offline.recipe import Recipe, parse_recipe, read_recipe
-from offline.train import create_objective
+from offline.train import create_objective, create_sampler
 from tests.places import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
@@ -32,8 +35,9 @@ def test_what_a_recipe_leaves_out_has_a_default(path: Path) -> None:
     assert recipe.model == "dssm"
     assert recipe.features.items == {"title": "text"}
     assert recipe.features.users == {}
-    assert (recipe.training.epochs, recipe.training.batch) == (7, 1024)
-    assert (recipe.history_length, recipe.seed, recipe.objective) == (50, 1, "in_batch_softmax")
+    assert (recipe.training.epochs, recipe.training.batch) == (7, 4096)
+    assert (recipe.history_length, recipe.seed) == (50, 1)
+    assert (recipe.objective, recipe.negatives) == ("softmax", "in_batch")
 
 
 def test_a_recipe_survives_json(path: Path) -> None:
@@ -84,6 +88,15 @@ def test_the_last_of_several_changes_counts(path: Path) -> None:
         ("training.learning_rate=nan", "training.learning_rate: input should be"),
         ("training.learning_rate=inf", "training.learning_rate: input should be a finite number"),
         ("training=5", "training: input should be a valid dictionary"),
+        (
+            "training.length=-1",
+            "training.length: input should be greater than or equal to 0, found",
+        ),
+        ("training.watch=loss", "training.watch: string should match pattern"),
+        ("training.watch=HR@0", "training.watch: string should match pattern"),
+        ("training.recall_at=10", "unknown key 'training.recall_at'"),
+        ("negative=full", "unknown key 'negative'; did you mean 'negatives'?"),
+        ("seed=-1", "seed: input should be greater than or equal to 0, found -1"),
         ("history_length=1001", "history_length: input should be less than or equal to 1000, fou"),
     ],
 )
@@ -121,7 +134,12 @@ def test_the_recipes_of_the_repository_name_what_there_is(path: Path) -> None:
     assert recipe.model in MODELS
     create_model(recipe.model, EMPTY, 2, 2, recipe.parameters)
     create_objective(recipe)
-    assert recipe.expect
+    create_sampler(recipe, one_item())
+
+
+def one_item() -> Dataset:
+    log = pl.DataFrame({"user_id": ["u"], "item_id": ["i"], "timestamp": [0]})
+    return prepare(Tables(log, None, None), {}, {}, 3)
 
 
 def test_there_are_recipes() -> None:
@@ -131,8 +149,8 @@ def test_there_are_recipes() -> None:
 def test_an_unknown_model_or_objective_is_refused() -> None:
     with pytest.raises(RecipeError, match="model 'dsm': unknown; known are dssm"):
         create_model("dsm", EMPTY, 2, 2, {})
-    with pytest.raises(RecipeError, match="objective 'bpr': unknown; known are in_batch_softmax"):
-        create_objective(parse_recipe({"model": "dssm", "objective": "bpr"}, "x"))
+    with pytest.raises(RecipeError, match="objective 'magic': unknown; known are softmax, bce"):
+        create_objective(parse_recipe({"model": "dssm", "objective": "magic"}, "x"))
 
 
 @pytest.mark.parametrize(
@@ -164,5 +182,7 @@ def test_a_whole_number_will_do_for_a_parameter_with_fractions() -> None:
 def test_the_parameters_of_an_objective_are_checked() -> None:
     recipe = parse_recipe({"model": "dssm", "objective_parameters": {"temprature": 1.0}}, "x")
 
-    with pytest.raises(RecipeError, match="objective 'in_batch_softmax': unknown parameter 'tempr"):
+    with pytest.raises(
+        RecipeError, match="objective 'softmax': unknown parameter 'temprature'; kn"
+    ):
         create_objective(recipe)

@@ -1,0 +1,60 @@
+"""YouTubeDNN, a network on the user's side and a plain embedding for each item.
+
+Covington et al., "Deep Neural Networks for YouTube Recommendations", RecSys 2016. The mean of the
+watched items and a profile go through a network; which item comes next is a classification among
+all of them, learned by a sampled softmax.
+
+Differs from the paper:
+- one history: several (watches, searches) where the data has them is work to be done;
+- no age of the example: the split has no time that a model could extrapolate from;
+- cosine and a temperature instead of a free inner product;
+- the embedding of an item that training did not see is regressed from its content.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from contract.features import Block
+from offline.layers import FieldEmbedding, Pooling, Regressor, perceptron
+from offline.models.two_tower import PooledUser
+
+
+class YoutubeDnn(PooledUser):
+    def __init__(
+        self,
+        *,
+        users: int,
+        items: int,
+        user_blocks: Sequence[Block],
+        item_blocks: Sequence[Block],
+        user_numbers: int,
+        item_numbers: int,
+        history_length: int,
+        dim: int = 64,
+        history_dim: int = 64,
+        field_dim: int = 16,
+        hidden: int = 256,
+        layers: int = 2,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        self.dim, self.history_dim = dim, history_dim
+        self.user_identity = nn.Embedding(users + 1, 0)
+        # An item as it is searched and, beside it, as it is watched.
+        self.item_identity = nn.Embedding(items + 1, dim + history_dim)
+        nn.init.normal_(self.item_identity.weight, std=0.03)
+        self.regressor = Regressor(self.item_identity, item_blocks, item_numbers)
+        self.user_fields = FieldEmbedding(user_blocks, user_numbers, field_dim)
+        self.pooling = Pooling(history_length)
+        width = self.user_fields.width + history_dim
+        self.user_tower = perceptron([width, *[hidden] * layers, dim], dropout)
+
+    def encode_items(
+        self, identity: Tensor, codes: Tensor, numbers: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        identity = self.regressor(identity, codes, numbers)
+        searched, watched = torch.split(identity, [self.dim, self.history_dim], dim=1)
+        return normalize(searched, dim=-1), watched

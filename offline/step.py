@@ -1,0 +1,169 @@
+"""One optimiser step: from a batch to a loss to new weights."""
+
+import math
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, pad
+
+from contract.arrays import I64
+from contract.errors import TrainingError
+from offline.batches import Batch
+from offline.data.dataset import Dataset
+from offline.models.base import Retriever
+from offline.negatives import Negatives, Sampler
+from offline.objectives import Objective, Scores
+from offline.optimizer import Optimizer, Rows
+
+SCORES = 2**20
+"""Scores that are worked on at a time."""
+
+
+class Step:
+    def __init__(
+        self,
+        model: Retriever,
+        objective: Objective,
+        sampler: Sampler,
+        dataset: Dataset,
+        optimizer: Optimizer,
+        clip: float,
+    ) -> None:
+        self.model, self.objective, self.sampler = model, objective, sampler
+        self.module = cast(nn.Module, model)
+        self.optimizer, self.clip = optimizer, clip
+        self.item_rows, self.user_rows = optimizer.rows
+        self.id_dropout = float(getattr(model, "id_dropout", 0.0))
+        self.device = model.item_identity.weight.device
+        self.item_codes, self.item_numbers, self.user_codes, self.user_numbers = (
+            torch.from_numpy(array).to(self.device) for array in (*dataset.items, *dataset.users)
+        )
+        self.items = int(np.count_nonzero(dataset.counts(dataset.split().train_end)))
+        self._place = np.zeros(len(dataset.item_ids), np.int64)
+
+    def __call__(
+        self, batch: Batch, rate: float, generator: np.random.Generator
+    ) -> tuple[float, int]:
+        """The loss, and the number of samples that it is the mean of."""
+        targets = batch.target[batch.wanted].numpy().astype(np.int64)
+        value = self._backward(batch, targets, self.sampler.draw(targets, generator))
+        norm = self.optimizer.collect(self.clip)
+        # A gradient that is not finite spoils the weights one step before the loss shows it.
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            raise TrainingError(
+                f"loss is {value}, its gradient {norm}, expected finite numbers; "
+                "lower training.learning_rate or raise the temperature"
+            )
+        self.optimizer.step(rate)
+        return value, len(targets)
+
+    def _backward(self, batch: Batch, targets: I64, negatives: Negatives) -> float:
+        """The gradients of the loss, and its value.
+
+        Scores against the negatives are by far the largest tensor of a step. They are made, used
+        and forgotten for some samples at a time, so that they stay in the processor's cache.
+        """
+        rows = self._distinct(batch.history.numpy(), targets, negatives.rows)
+        items, table = self._items(torch.from_numpy(rows))
+        users = self._users(batch, table)  # (T, K, D)
+        ends = users.detach().requires_grad_(), items.detach().requires_grad_()
+        size = max(1, SCORES // len(negatives.rows))
+        value = 0.0
+        for start in range(0, len(targets), size):
+            part = slice(start, start + size)
+            scores = self._scores(ends[0][part], ends[1], targets[part], negatives, part)
+            loss = self.objective.loss(scores).sum() / len(targets)
+            torch.autograd.backward(loss)
+            value += float(loss.detach())
+        torch.autograd.backward([users, items], [ends[0].grad, ends[1].grad])
+        return value
+
+    def _scores(
+        self, users: Tensor, items: Tensor, targets: I64, negatives: Negatives, part: slice
+    ) -> Scores:
+        """users (t, K, D), items (M, D), targets (t,): `part` of the samples of the step."""
+        own = items[self._at(targets)]
+        users = best_interest(users, own) / self.objective.temperature
+        negative = users @ items[self._at(negatives.rows)].T
+        log_weight = self._float(negatives.log_weight).unsqueeze(0)
+        self._mask(negative, targets, negatives.rows)
+        if 0 < self.sampler.keep < negative.shape[1]:
+            negative, at = negative.topk(self.sampler.keep, dim=1)
+            log_weight = log_weight[0, at]
+        return Scores(
+            positive=(users * own).sum(dim=1),
+            negative=negative,
+            log_weight=log_weight,
+            target_log_weight=self._float(negatives.target_log_weight[part]),
+            items=self.items,
+        )
+
+    def _distinct(self, *groups: I64) -> I64:
+        """Distinct rows by marking them: far cheaper than sorting tens of thousands of numbers."""
+        marked = np.zeros(len(self._place), np.bool_)
+        for rows in groups:
+            marked[rows] = True
+        distinct = np.flatnonzero(marked)
+        self._place[distinct] = np.arange(len(distinct))
+        return distinct
+
+    def _items(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Distinct rows (M,) -> item vectors (M, D) and history vectors (M, H)."""
+        rows = rows.to(self.device)
+        identity = self._identity(self.item_rows, rows)
+        codes, numbers = self.item_codes[rows], self.item_numbers[rows]
+        return self.model.encode_items(identity, codes, numbers)
+
+    def _users(self, batch: Batch, table: Tensor) -> Tensor:
+        """The user vectors (T, K, D) of the samples of a batch."""
+        distinct, place = np.unique(batch.users.numpy(), return_inverse=True)
+        identity = self._identity(self.user_rows, torch.from_numpy(distinct).to(self.device))
+        rows, mask = batch.users.to(self.device), batch.mask.to(self.device)
+        # A row of zeros for what is masked: far less to write than the product with the mask.
+        at = self._at(batch.history.numpy()).masked_fill(~mask, len(table))
+        history = embedding(at, pad(table, (0, 0, 0, 1)))
+        inputs = (
+            identity[torch.from_numpy(place).to(self.device)],
+            self.user_codes[rows],
+            self.user_numbers[rows],
+            history,
+            mask.float(),
+        )
+        wanted = batch.wanted.to(self.device)
+        last = wanted.shape[1] - int(wanted.any(0).nonzero()[0])
+        if last > 1:
+            return self.model.sequence_vectors(*inputs, last=last)[wanted[:, -last:]]
+        # Pieces of one sample are windows, read as the service reads them.
+        return self.model.user_vectors(*inputs)[wanted[:, -1]]
+
+    def _identity(self, rows: Rows, at: Tensor) -> Tensor:
+        """Identity rows of the distinct entities `at`, some of them dropped: these learn what an
+        unknown entity is like."""
+        known = rows.gather(torch.cat([at.new_zeros(1), at + 1]))
+        places = torch.arange(1, len(at) + 1, device=self.device)
+        dropped = torch.rand(len(at), device=self.device) < self.id_dropout
+        return embedding(places.masked_fill(dropped, 0), known)
+
+    def _mask(self, negative: Tensor, targets: I64, rows: I64) -> None:
+        """-inf where a negative (its row among the ascending `rows`) is the sample's own target."""
+        at = np.minimum(np.searchsorted(rows, targets), len(rows) - 1)
+        hit = np.flatnonzero(rows[at] == targets)
+        places = (torch.from_numpy(hit).to(self.device), torch.from_numpy(at[hit]).to(self.device))
+        negative.index_put_(places, negative.new_tensor(-math.inf))
+
+    def _at(self, rows: I64) -> Tensor:
+        """Places of these rows among the distinct ones."""
+        return torch.from_numpy(self._place[rows]).to(self.device)
+
+    def _float(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+
+def best_interest(users: Tensor, items: Tensor) -> Tensor:
+    """users (T, K, D), items (T, D) -> (T, D): of each user's vectors the nearest to the item."""
+    if users.shape[1] == 1:
+        return users[:, 0]
+    best = torch.einsum("bkd,bd->bk", users, items).argmax(1)
+    return users[torch.arange(len(users), device=users.device), best]

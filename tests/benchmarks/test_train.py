@@ -1,0 +1,27 @@
+import json
+from pathlib import Path
+
+from benchmarks import train
+from offline.recipe import read_recipe
+
+
+def test_generated_data_are_trained_on_as_movielens_is() -> None:
+    found, real, demo = (
+        train._recipe(),
+        *(read_recipe(train.RECIPES / name) for name in ("dssm-ml1m.toml", "demo.toml")),
+    )
+
+    assert found.features == demo.features
+    assert found.training == real.training.model_copy(update={"epochs": train.EPOCHS})
+    for key in ("parameters", "objective", "objective_parameters", "negatives", "history_length"):
+        assert getattr(found, key) == getattr(real, key)
+
+
+def test_the_figures_of_a_peer_are_its_last_line(tmp_path: Path) -> None:
+    """Any program that ends with the line will do."""
+    peer = tmp_path / "python"
+    line = json.dumps({"preparation": 2.5, "samples_per_second": 5000.0})
+    peer.write_text(f"#!/bin/sh\necho epoch 0\necho '{line}'\n")
+    peer.chmod(0o755)
+
+    assert train._peer(peer, tmp_path) == {"preparation": 2.5, "samples_per_second": 5000.0}
