@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from benchmarks.table import Row
+from contract.errors import TrainingError
 from offline.data.synthetic import generate
 from offline.data.tables import write_tables
 from offline.fit import prepare_recipe
@@ -62,6 +63,9 @@ def _recipe() -> Recipe:
 
 def _peer(python: Path, tables: Path) -> dict[str, float]:
     """The last line that it prints is JSON."""
-    done = subprocess.run([python, PEER, tables], stdout=subprocess.PIPE, text=True, check=True)
+    done = subprocess.run([python, PEER, tables], capture_output=True, text=True)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2]
+        raise TrainingError(f"{python}: {reason}; see benchmarks/peer_rechub.py for what it needs")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found

@@ -1,7 +1,10 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import train
+from contract.errors import TrainingError
 from offline.recipe import read_recipe
 
 
@@ -25,3 +28,12 @@ def test_the_figures_of_a_peer_are_its_last_line(tmp_path: Path) -> None:
     peer.chmod(0o755)
 
     assert train._peer(peer, tmp_path) == {"preparation": 2.5, "samples_per_second": 5000.0}
+
+
+def test_a_peer_that_fails_says_why(tmp_path: Path) -> None:
+    peer = tmp_path / "python"
+    peer.write_text("#!/bin/sh\necho \"No module named 'torch_rechub'\" >&2\nexit 1\n")
+    peer.chmod(0o755)
+
+    with pytest.raises(TrainingError, match=r"No module named 'torch_rechub'; see benchmarks/peer"):
+        train._peer(peer, tmp_path)
