@@ -449,6 +449,8 @@ def bench(
 def _measure(
     what: str, items: int, recipe: str, tables: Path, picture: Path | None, peer: Path | None
 ) -> "list[Row]":
+    # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from benchmarks import build, cold, quality, seam, search, serve, train
 
     trained = {"quality": quality.measure, "cold": cold.measure}
