@@ -3,11 +3,10 @@ need no training."""
 
 from pathlib import Path
 
+from benchmarks import RECIPES
 from benchmarks.table import Row
 from offline.cold import cold_report
 from offline.recipe import read_recipe
-
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
 def measure(recipe: str, data: Path) -> list[Row]:

@@ -4,11 +4,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import RECIPES
 from benchmarks.table import Row
 from offline.fit import fit
 from offline.recipe import read_recipe
-
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 
 
 def measure(recipe: str, data: Path) -> list[Row]:

@@ -7,6 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import RECIPES
 from benchmarks.table import Row
 from contract.errors import TrainingError
 from offline.data.synthetic import generate
@@ -15,7 +16,6 @@ from offline.fit import prepare_recipe
 from offline.recipe import Recipe, parse_recipe, read_recipe
 from offline.train import train
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 PEER = Path(__file__).resolve().parent / "peer_rechub.py"
 USERS, ITEMS, INTERACTIONS = 6_000, 4_000, 1_000_000
 EPOCHS = 2

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from benchmarks import RECIPES
 from contract.store import LocalStore
 from offline.data.dataset import prepare
 from offline.data.synthetic import generate
@@ -20,7 +21,7 @@ from offline.publish import IndexChoice, publish
 from offline.recipe import read_recipe
 from offline.run import Description, Run, load_run, save_run
 
-RECIPE = Path(__file__).resolve().parent.parent / "recipes" / "demo.toml"
+RECIPE = RECIPES / "demo.toml"
 
 USERS = 2_000
 MOST_INTERACTIONS = 1_000_000

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import train
+from benchmarks import RECIPES, train
 from contract.errors import TrainingError
 from offline.recipe import read_recipe
 
@@ -11,7 +11,7 @@ from offline.recipe import read_recipe
 def test_generated_data_are_trained_on_as_movielens_is() -> None:
     found, real, demo = (
         train._recipe(),
-        *(read_recipe(train.RECIPES / name) for name in ("dssm-ml1m.toml", "demo.toml")),
+        *(read_recipe(RECIPES / name) for name in ("dssm-ml1m.toml", "demo.toml")),
     )
 
     assert found.features == demo.features
