@@ -17,10 +17,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.errors import MalformedRequest, TandemError, TooLarge
 from contract.journal import GroupCommit, open_journal
 from contract.store import open_store
-from service import console, routes
+from service import console
 from service.errors import error_answer, error_response
 from service.live import Live
 from service.metrics import Metrics
+from service.routes import ROUTERS
+from service.routes.parts import Parts
 from service.settings import Settings, read_settings
 from service.swap import Swapper
 
@@ -47,7 +49,7 @@ def create_app(slot: int) -> ASGIApp:
 
 def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
     api = FastAPI(title="Tandem", description=DESCRIPTION, lifespan=_lifespan(settings, metrics))
-    for router in (routes.recall, routes.write, routes.bundle, routes.health, console.router):
+    for router in (*ROUTERS, console.router):
         api.include_router(router)
     api.add_exception_handler(TandemError, _on_tandem_error)
     api.add_exception_handler(RequestValidationError, _on_malformed)
@@ -72,7 +74,7 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
 
 
 @contextmanager
-def _parts(settings: Settings, metrics: Metrics) -> Iterator[routes.Parts]:
+def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
     uri = str(settings.state_directory() / "journal.db")
     reading, writing = open_journal(uri), open_journal(uri)
     journal = GroupCommit(writing)
@@ -80,7 +82,7 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[routes.Parts]:
     live = Live(reading, metrics)
     swapper = Swapper(store, settings, live, uri, metrics)
     try:
-        yield routes.Parts(settings, live, journal, swapper, metrics)
+        yield Parts(settings, live, journal, swapper, metrics)
     finally:
         journal.close()
         writing.close()

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from contract.errors import BundleError, NotReady, NotYetVisible
 from contract.journal import Journal
-from service.engine import State
 from service.metrics import Metrics
+from service.state import State
 
 CHUNK = 2000
 """Records applied at a time: bounds the memory of one call of the item tower."""

@@ -10,12 +10,12 @@ from contract import channels
 from contract.errors import BackendError, JournalError, TandemError
 from contract.journal import open_journal
 from contract.store import Channel, Store
-from service.engine import State
 from service.live import Live, Loaded, Refusal, load
 from service.metrics import Metrics
 from service.settings import Settings
 from service.sharing import require_shareable
 from service.snapshot import load_snapshot
+from service.state import State
 
 log = logging.getLogger("tandem.swap")
 

@@ -22,7 +22,8 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "service/**/*.py": (*ABOVE, "offline", "torch", "polars", "onnx", "onnxscript"),
     "offline/models/*.py": ("offline.data", "offline.recipe", "offline.train", "offline.run"),
     "service/engine.py": (*WEB, "asyncio", "os", "pathlib", "sqlite3", "logging", "onnxruntime"),
-    "service/routes.py": ("onnxruntime", "numpy", "contract.index", "contract.bundle"),
+    "service/candidates.py": (*WEB, "asyncio", "os", "pathlib", "sqlite3", "logging"),
+    "service/routes/*.py": ("onnxruntime", "numpy", "contract.index", "contract.bundle"),
 }
 
 # What loads no library that the verb or the package can do without.

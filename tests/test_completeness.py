@@ -18,9 +18,10 @@ from offline.models import DATA_PARAMETERS, MODELS
 from offline.negatives import NEGATIVES
 from offline.objectives import OBJECTIVES
 from offline.recipe import Features, Recipe, Training, read_recipe
-from service import console, routes
+from service import console
 from service.doctor import MAPPED
 from service.errors import status_of
+from service.routes import ROUTERS
 from service.settings import Settings, options
 from tandem import main
 from tests.contract.test_index_contract import CASES
@@ -145,7 +146,7 @@ def test_every_error_is_documented_with_its_code_and_status() -> None:
 
 
 def test_every_route_is_documented() -> None:
-    routers = (routes.recall, routes.write, routes.bundle, routes.health, console.router)
+    routers = (*ROUTERS, console.router)
     served = {
         f"{method} {route.path.replace(':path', '')}"
         for router in routers

@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 from contract.bundle import Bundle
 from contract.errors import UnknownItem
 from contract.journal import Kind, Record
-from service.engine import Answer, Request, State, recall, similar
+from service.answer import Answer
+from service.engine import recall, similar
+from service.request import Recall
 from service.snapshot import Snapshot
+from service.state import State
 from tests.service.reference import Reference, assert_best
 
 ITEMS = ("i0", "i1", "i30", "i77", "i205", "new-0", "new-1", "new-2")
@@ -41,7 +44,7 @@ entries = st.one_of(
     st.tuples(st.just("event"), events),
 )
 requests = st.builds(
-    Request,
+    Recall,
     k=st.integers(1, 230),
     user_id=st.sampled_from((None, "nobody", *USERS)),
     history=st.none() | st.lists(st.sampled_from(("x", "i50", *ITEMS)), max_size=25),
@@ -80,7 +83,7 @@ def as_body(answer: Answer) -> dict[str, Any]:
     return {"items": [{"item_id": i.item_id, "score": i.score} for i in answer.items]}
 
 
-def assert_right(state: State, reference: Reference, request: Request) -> Answer:
+def assert_right(state: State, reference: Reference, request: Recall) -> Answer:
     answer = recall(state, request)
     user_id, history = request.user_id, request.history
     before = reference.seen(user_id) if history is None else history
@@ -105,7 +108,7 @@ def test_any_recall_after_any_writes_is_that_of_the_reference(
     start: Start,
     written: list[tuple[Kind, dict[str, Any]]],
     size: int,
-    asked: list[Request],
+    asked: list[Recall],
 ) -> None:
     state, reference = start()
     for batch in batches(records(written), size):
@@ -132,9 +135,9 @@ def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
     scores = reference.scores("u0")
     ranking = sorted(reference.eligible("u0"), key=lambda item_id: -scores[item_id])
 
-    best_excluded = assert_right(state, reference, Request(5, "u0", exclude=ranking[:50]))
-    worst_excluded = assert_right(state, reference, Request(5, "u0", exclude=ranking[-50:]))
-    all_excluded = assert_right(state, reference, Request(5, "u0", exclude=ranking))
+    best_excluded = assert_right(state, reference, Recall(5, "u0", exclude=ranking[:50]))
+    worst_excluded = assert_right(state, reference, Recall(5, "u0", exclude=ranking[-50:]))
+    all_excluded = assert_right(state, reference, Recall(5, "u0", exclude=ranking))
 
     assert best_excluded.widened
     assert not worst_excluded.widened
@@ -144,12 +147,12 @@ def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
 def test_the_stages_of_a_recall_add_up(snapshot: Snapshot) -> None:
     state = State.of(snapshot, 1000, 1)
 
-    stages = recall(state, Request(5, "u0")).stages
+    stages = recall(state, Recall(5, "u0")).stages
 
     parts = (stages.encode, stages.tower, stages.search, stages.merge)
     assert min(parts) > 0
     assert stages.total == sum(parts)
-    assert recall(state, Request(5, "nobody")).stages.tower == 0
+    assert recall(state, Recall(5, "nobody")).stages.tower == 0
 
 
 def test_the_fallback_puts_new_items_last_and_the_newest_of_them_first(
@@ -158,7 +161,7 @@ def test_the_fallback_puts_new_items_last_and_the_newest_of_them_first(
     state = State.of(snapshot, 1000, 1)
     state.apply(records([("item", {"item_id": name}) for name in ("older", "newer")]))
 
-    answer = recall(state, Request(snapshot.items + 2))
+    answer = recall(state, Recall(snapshot.items + 2))
 
     assert [item.item_id for item in answer.items[-2:]] == ["newer", "older"]
     assert [item.source for item in answer.items[-3:]] == ["bundle", "overlay", "overlay"]
@@ -171,6 +174,6 @@ def test_only_so_many_events_of_a_user_are_kept(snapshot: Snapshot) -> None:
     state.apply(records([("event", event) for event in events]))
 
     assert state.users.items("visitor") == ("i2", "i3", "i4")
-    returned = {item.item_id for item in recall(state, Request(300, "visitor")).items}
+    returned = {item.item_id for item in recall(state, Recall(300, "visitor")).items}
     assert {"i0", "i1"} <= returned
     assert not {"i2", "i3", "i4"} & returned

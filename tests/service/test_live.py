@@ -9,10 +9,10 @@ from prometheus_client import CollectorRegistry, values
 from contract.errors import JournalError
 from contract.journal import Entry, Record, SqliteJournal
 from service import live
-from service.engine import State
 from service.live import Live, load
 from service.metrics import Metrics
 from service.snapshot import Snapshot
+from service.state import State
 
 
 class Interrupted(SqliteJournal):

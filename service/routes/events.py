@@ -1,0 +1,26 @@
+"""What users did."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+from contract.journal import Entry
+from service import schemas
+from service.examples import EVENT
+from service.routes.parts import ERRORS, Use, commit, json_response, limit
+
+router = APIRouter(prefix="/v1", tags=["items and events"], responses=ERRORS)
+
+
+@router.post("/events", status_code=201, response_model=schemas.Written)
+async def post_events(parts: Use, body: Annotated[schemas.OneOrMoreEvents, EVENT]) -> Response:
+    """What users did: counts as history and as seen in the very next answer."""
+    events = body.events if isinstance(body, schemas.EventsBody) else [body]
+    limit("events", len(events), parts.settings.max_batch)
+    now = int(time.time())
+    entries = [
+        Entry("event", {"timestamp": now} | event.model_dump(exclude_none=True)) for event in events
+    ]
+    return json_response({"seq": await commit(parts, entries)}, 201)

@@ -1,0 +1,30 @@
+"""What one recall works on: a snapshot and all that was written online since it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contract.journal import Record
+from service.overlay import Overlay
+from service.snapshot import Snapshot
+from service.users import LiveUsers
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """One snapshot and what was written online since it, up to journal position `seq`."""
+
+    snapshot: Snapshot
+    overlay: Overlay
+    users: LiveUsers
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, max_user_events: int, journal: int) -> "State":
+        """Before any record of the journal of this identity."""
+        return cls(snapshot, Overlay(snapshot, journal), LiveUsers(max_user_events))
+
+    def apply(self, records: Sequence[Record]) -> None:
+        """Take in journal records that follow those already applied."""
+        self.overlay.apply(records)
+        for record in records:
+            if record.kind == "event":
+                self.users.add(record.body["user_id"], record.body["item_id"])
