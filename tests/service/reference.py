@@ -52,6 +52,13 @@ class Reference:
     def event(self, user_id: str, item_id: str) -> None:
         self._events[user_id].append(item_id)
 
+    def knows(self, item_id: str) -> bool:
+        return item_id in self.features and item_id not in self.deleted
+
+    def values(self) -> set[str]:
+        """What a request may name as a category."""
+        return self._categories | self._tags
+
     def seen(self, user_id: str | None) -> list[str]:
         """What the user touched, oldest first, unknown items among it."""
         if user_id is None:
