@@ -21,9 +21,10 @@ from contract.index.milvus import MilvusBackend
 from contract.manifest import Index
 from contract.store import LocalStore
 from offline import gate
+from offline.build import IndexChoice
 from offline.data.dataset import prepare
 from offline.data.synthetic import generate
-from offline.publish import IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import Recipe
 from offline.run import Run
 from tests.conftest import live, trained_run
