@@ -17,7 +17,7 @@ from contract.store import LocalStore
 from offline.build import IndexChoice
 from offline.data.dataset import prepare, read_seq
 from offline.data.online import export
-from offline.data.synthetic import World
+from offline.data.synthetic import generate
 from offline.data.tables import Tables, read_tables, write_tables
 from offline.fit import fit
 from offline.publish import publish
@@ -71,6 +71,7 @@ def base(tmp_path: Path) -> Path:
     return path
 
 
+FUTURE = 4_000_000_000
 WRITTEN = [
     item("new", title="New", tags="s|t", year=2020.5, code="four"),
     item("y", False, genres=["one", "three"]),
@@ -105,7 +106,7 @@ def test_alone_the_tables_hold_what_came_in_online(journal: Journal, tmp_path: P
     ]
     assert by_id(tables.items) == {
         "new": {
-            "title": "New", "tags": ["s", "t"], "year": 2020.5, "code": "four",
+            "title": "New", "tags": "s|t", "year": 2020.5, "code": "four",
             "available": True, "deleted": False,
         },
         "y": {"genres": ["one", "three"], "available": False, "deleted": False},
@@ -224,14 +225,15 @@ def test_the_states_of_items_are_read(tmp_path: Path) -> None:
 
 
 def test_an_item_that_lived_only_online_is_trained_and_leaves_the_overlay(
-    published: LocalStore, world: World, recipe: Recipe, journal: Journal, tmp_path: Path
+    published: LocalStore, recipe: Recipe, journal: Journal, tmp_path: Path
 ) -> None:
+    world = generate(users=60, items=40, interactions=900, interests=4, seed=1)
     write_tables(world.tables, tmp_path / "base")
     journal.append([item(f"pad-{n}") for n in range(7)])  # what the bundle of the tests includes
     journal.append([item("hit", title="The Hit", category="space opera", tags=["space"])])
-    late = world.tables.interactions["timestamp"].max()
-    assert isinstance(late, int)
-    journal.append([event(f"u{n}", "hit", late - 100_000, "view") for n in range(60)])
+    # The last two of each user are held out to validate and to test on.
+    for name in ("hit", "i1", "i2"):
+        journal.append([event(f"u{n}", name, FUTURE, "view") for n in range(30)])
     journal.append([item("unseen", title="The Hit"), delete("i5"), item("i6", False)])
     store = LocalStore(tmp_path / "store")
     before = State.of(load_snapshot(live(published)), 1000, 1)
@@ -247,7 +249,7 @@ def test_an_item_that_lived_only_online_is_trained_and_leaves_the_overlay(
     assert bundle.manifest.seq == journal.last_seq()
     assert (len(online), len(after.overlay), len(after.users)) == (3, 0, 0)
     hit, unseen = (bundle.item_ids.row(item_id) for item_id in ("hit", "unseen"))
-    assert bundle.popularity[hit] == 60
+    assert bundle.popularity[hit] == 30
     assert np.abs(bundle.item_identity[hit + 1] - bundle.item_identity[0]).max() > 0
     assert (bundle.item_identity[unseen + 1] == bundle.item_identity[0]).all()
     assert json.loads(bundle.attributes[hit])["title"] == "The Hit"
