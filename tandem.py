@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from contract.errors import ExtraMissing, TandemError
 if TYPE_CHECKING:
     from benchmarks.table import Row
     from contract.manifest import Check
+    from offline.compact import Compacted
     from offline.evaluate import Target
     from offline.report import Report
 
@@ -33,6 +35,12 @@ PIPE_WIDTH = 160
 STORE = click.option("--store", required=True, help="Where bundles live: a path.")
 CHANNEL = click.option(
     "--channel", default="live", show_default=True, help="Named pointer of the store to one bundle."
+)
+JOURNAL = click.option(
+    "--journal",
+    required=True,
+    metavar="URI",
+    help="Of the service: journal.db in its state directory.",
 )
 BACKENDS = "exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib, annoy or milvus"
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -275,7 +283,7 @@ def publish(
     """
     from contract.errors import GateError
     from contract.store import open_store
-    from offline.publish import IndexChoice
+    from offline.build import IndexChoice
     from offline.publish import publish as publish_run
     from offline.run import load_run
 
@@ -356,6 +364,113 @@ def serve(**flags: str | None) -> None:
     from service.server import run
 
     run({name: value for name, value in flags.items() if value is not None})
+
+
+@main.command()
+@JOURNAL
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Directory to write.")
+@click.option(
+    "--data",
+    "base",
+    type=click.Path(path_type=Path),
+    help="Tables to merge with: those that were trained on, or the last export.",
+)
+def export(journal: str, out: Path, base: Path | None) -> None:
+    """Write what came in online as tables to train on.
+
+    Events become interactions, with their kind; items come with their features, whether they are
+    available and whether they were deleted. With --data, all of it is merged with the tables there:
+    a posted item replaces its row. A bundle that is trained on an export says so, and the service
+    drops from its overlay what the bundle holds.
+
+    
+      tandem export --journal state/journal.db --data data/monday --out data/tuesday
+      tandem train recipes/mine.toml --data data/tuesday --out runs/tuesday
+    """
+    from contract.journal import opened_journal
+    from offline.data.online import export as export_tables
+
+    with opened_journal(journal) as opened:
+        changes = export_tables(opened, out, base)
+    click.echo(
+        f"{out}: {len(changes.events):,} events, {len(changes.items):,} items posted, "
+        f"{len(changes.deleted):,} deleted; includes the journal up to seq {changes.seq}"
+    )
+
+
+@main.command()
+@STORE
+@JOURNAL
+@CHANNEL
+@click.option(
+    "--keep",
+    default=86_400.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="How long an entry stays in the journal at least.",
+)
+@click.option(
+    "--least",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    metavar="N",
+    help="Do nothing while fewer entries wait.",
+)
+@click.option(
+    "--every",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Go on, with so many seconds between two rounds, until SIGTERM.",
+)
+@JSON
+def compact(
+    store: str,
+    journal: str,
+    channel: str,
+    keep: float,
+    least: int,
+    every: float | None,
+    as_json: bool,
+) -> None:
+    """Make a new bundle out of a channel's bundle and the journal, without training.
+
+    Items that were posted are embedded by the bundle's own tower and indexed, histories are
+    extended, deleted items are out. The bundle goes through the gate, the channel points at it, and
+    running services follow: their overlay is empty again, and they answer as before. Then the
+    journal is trimmed of what the bundle of every channel holds and no one may need: keep entries
+    for longer than a training takes from its export to its publish, and a rollback reaches back.
+
+    
+      tandem compact --store store --journal state/journal.db
+      tandem compact --store store --journal state/journal.db --every 600 --least 10000
+    """
+    from contract.journal import opened_journal
+    from contract.store import open_store
+    from offline.compact import compact as compact_once
+    from offline.rounds import rounds
+
+    opened_store = open_store(store)
+
+    def one() -> None:
+        with opened_journal(journal) as opened:
+            _show_compacted(compact_once(opened_store, opened, channel, least, keep), as_json)
+
+    rounds(one, every)
+
+
+def _show_compacted(done: "Compacted | None", as_json: bool) -> None:
+    if as_json:
+        _print_json(asdict(done) if done else None)
+    elif done is None:
+        click.echo("nothing to compact")
+    else:
+        click.echo(
+            f"bundle {done.version} includes the journal up to seq {done.seq}: "
+            f"{done.items:,} items posted, {done.refused:,} posts refused by the schema, "
+            f"{done.deleted:,} deleted, {done.events:,} events; {done.trimmed:,} entries trimmed"
+        )
 
 
 @main.command()

@@ -14,10 +14,11 @@ import torch
 
 from benchmarks import RECIPES
 from contract.store import LocalStore
+from offline.build import IndexChoice
 from offline.data.dataset import prepare
 from offline.data.synthetic import generate
 from offline.models import create_model
-from offline.publish import IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import read_recipe
 from offline.run import Description, Run, load_run, save_run
 

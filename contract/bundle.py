@@ -13,6 +13,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,12 @@ import numpy.typing as npt
 import orjson
 
 from contract import manifest as manifests
-from contract.arrays import F32, I32, I64
+from contract.arrays import F32, I32, I64, U8
 from contract.errors import BundleError
 from contract.features import Encoded
 from contract.ids import Ids, Texts
 from contract.index import discard_index
+from contract.kinds import HISTORY
 from contract.manifest import FileEntry, Manifest, read_manifest
 
 USER_TOWER = "user_tower.onnx"
@@ -48,6 +50,7 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "item_ids_rows": ("int64", ("items",)),
     "attributes_text": ("uint8", (None,)),
     "attributes_offsets": ("int64", ("items+1",)),
+    "item_states": ("uint8", ("items",)),
     "popularity": ("float32", ("items",)),
     "user_codes": ("int32", ("users", "user_codes")),
     "user_numbers": ("float32", ("users", "user_numbers")),
@@ -58,8 +61,19 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "user_ids_rows": ("int64", ("users",)),
     "user_items_offsets": ("int64", ("users+1",)),
     "user_items_rows": ("int32", (None,)),
+    "user_items_flags": ("uint8", (None,)),
 }
 """Array -> its dtype and shape. A name stands for a size of the manifest, None for any size."""
+
+
+class ItemState(IntEnum):
+    """What stands in `item_states`."""
+
+    AVAILABLE = 0
+    UNAVAILABLE = 1
+    """Known, and never returned."""
+    DELETED = 2
+    """There for the histories that hold it alone."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +126,31 @@ class Bundle:
 
     @cached_property
     def popularity(self) -> F32:
-        """(N,) interactions of each item in the training tables."""
+        """(N,) interactions of each item that count as history."""
         return self.arrays["popularity"]
+
+    @cached_property
+    def item_states(self) -> U8:
+        """(N,) the ItemState of each item."""
+        return self.arrays["item_states"]
 
     @cached_property
     def attributes(self) -> Texts:
         """The features of each item as they were given, one JSON object per row."""
         return Texts(self.arrays["attributes_text"], self.arrays["attributes_offsets"])
 
-    def user_items(self, user: int) -> I32:
-        """Rows of everything that user `user` interacted with, oldest first."""
+    def user_items(self, user: int) -> tuple[I32, U8]:
+        """Rows of everything that user `user` interacted with, oldest first, and the bits of what
+        each of these counts as."""
         offsets: I64 = self.arrays["user_items_offsets"]
-        rows: I32 = self.arrays["user_items_rows"]
-        return rows[offsets[user] : offsets[user + 1]]
+        its = slice(offsets[user], offsets[user + 1])
+        return self.arrays["user_items_rows"][its], self.arrays["user_items_flags"][its]
+
+    def history(self, user: int) -> I32:
+        """Rows of what counts as the history of user `user`, oldest first."""
+        rows, flags = self.user_items(user)
+        its: I32 = rows[flags & HISTORY != 0]
+        return its
 
     @cached_property
     def golden(self) -> list[dict[str, Any]]:

@@ -193,6 +193,19 @@ def open_journal(uri: str) -> Journal:
     return SqliteJournal(Path(path))
 
 
+@contextmanager
+def opened_journal(uri: str) -> Iterator[Journal]:
+    """A journal that is there already, for a while. Raises JournalError where there is none."""
+    path = Path(uri.removeprefix("sqlite://"))
+    if not path.is_file():
+        raise JournalError(f"journal {uri}: no such file; give journal.db of the state directory")
+    journal = open_journal(uri)
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
 @dataclass(frozen=True)
 class _Submission:
     entries: tuple[Entry, ...]

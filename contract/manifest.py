@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from contract.errors import BundleError
 from contract.features import Schema
+from contract.kinds import Kinds
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -42,6 +43,9 @@ class Index(_Part):
     """Recall against latency of every effort that was tried; empty when it was not tuned."""
     why: str = ""
     """How the backend and its effort were chosen."""
+    target_recall: float | None = None
+    """The effort is the least that found this share of the first `target_k`; None: not tuned."""
+    target_k: int | None = None
 
 
 class Dims(_Part):
@@ -74,6 +78,7 @@ class Manifest(_Part):
     dims: Dims
     index: Index
     features: Schema
+    events: Kinds = Kinds()
     files: dict[str, FileEntry]
     metrics: dict[str, float]
     gate: tuple[Check, ...]

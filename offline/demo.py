@@ -19,11 +19,12 @@ from rich.table import Table
 
 from contract.errors import TandemError
 from contract.store import open_store
+from offline.build import IndexChoice
 from offline.data import movielens, synthetic
 from offline.data.tables import write_tables
 from offline.fit import fit
 from offline.local import Service, local_service
-from offline.publish import IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import read_recipe
 from offline.run import Run
 

@@ -2,22 +2,17 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import cast
 
-import numpy as np
-import numpy.typing as npt
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from contract.bundle import ITEM_TOWER, USER_TOWER
 from contract.features import Fields, Schema
 from offline.models.base import Retriever
+from offline.towers import ITEM_INPUTS, USER_INPUTS
 
-USER_INPUTS = ("identity", "codes", "numbers", "history", "mask")
-ITEM_INPUTS = ("identity", "codes", "numbers")
 # Of the example batch: one row would be taken for a constant.
 ROWS = 2
 
@@ -62,35 +57,6 @@ def export_towers(model: Retriever, schema: Schema, directory: Path) -> None:
         ("item_vectors", "history_vectors"),
         directory / ITEM_TOWER,
     )
-
-
-class Towers(NamedTuple):
-    """The exported towers, run as the service runs them: ONNX Runtime on one thread."""
-
-    user: ort.InferenceSession
-    item: ort.InferenceSession
-
-    @classmethod
-    def open(cls, directory: Path) -> "Towers":
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        return cls(
-            *(
-                ort.InferenceSession(directory / name, options, providers=["CPUExecutionProvider"])
-                for name in (USER_TOWER, ITEM_TOWER)
-            )
-        )
-
-
-def run_tower(
-    session: ort.InferenceSession, inputs: Mapping[str, npt.NDArray[Any]]
-) -> list[npt.NDArray[np.float32]]:
-    """An exporter leaves out inputs that a model does not use, so only the wanted ones are fed."""
-    wanted = {node.name for node in session.get_inputs()}
-    outputs: list[npt.NDArray[np.float32]] = session.run(
-        None, {name: array for name, array in inputs.items() if name in wanted}
-    )
-    return outputs
 
 
 def _example(identity: nn.Embedding, fields: Fields) -> tuple[Tensor, Tensor, Tensor]:

@@ -88,4 +88,5 @@ def prepare_recipe(recipe: Recipe, tables: Path) -> Dataset:
         features.items,
         recipe.history_length,
         seq=read_seq(tables),
+        kinds=recipe.events,
     )

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from contract.arrays import F32, I64
+from contract.arrays import F32
 from contract.bundle import Bundle
 from contract.errors import GateError
+from contract.ids import Ids
 from contract.index.base import Index
 from contract.index.exact import ExactIndex
 from contract.manifest import Check
-from offline.data.dataset import Sequences, windows
-from offline.export import USER_INPUTS, Towers, run_tower
+from offline.towers import Towers, user_vectors
 
 MIN_RECALL = 0.95
 MAX_DIFFERENCE = 1e-3
@@ -42,8 +42,8 @@ def not_zero(name: str, vectors: F32) -> Check:
     )
 
 
-def unique(name: str, ids: Sequence[str]) -> Check:
-    twice = len(ids) - len(set(ids))
+def unique(name: str, ids: Sequence[str] | Ids) -> Check:
+    twice = len(ids) - len({ids[n] for n in range(len(ids))})
     return Check(check=f"{name} unique", wanted="0 twice", found=f"{twice} twice", passed=not twice)
 
 
@@ -75,7 +75,7 @@ def index_recall(index: Index, items: F32, queries: F32) -> Check:
 
 
 def norms(items: F32) -> Check:
-    lengths = np.linalg.norm(items, axis=1)
+    lengths = np.linalg.norm(items, axis=1) if len(items) else np.zeros(1)
     found = float(lengths.max() / max(float(np.median(lengths)), 1e-9))
     return Check(
         check="item vectors of like norm",
@@ -118,7 +118,7 @@ def golden(bundle: Bundle, towers: Towers, index: Index) -> Check:
     of the bundle: the exported tower, the histories, the index as it is opened."""
     asked = bundle.golden
     users = np.array([bundle.user_ids.row(request["user_id"]) for request in asked], np.int64)
-    vectors = _user_vectors(bundle, towers, users)
+    vectors = user_vectors(towers, bundle, users)
     answered = sum(
         user >= 0 and _answers(index, of_user, request)
         for user, of_user, request in zip(users.tolist(), vectors, asked, strict=True)
@@ -129,21 +129,6 @@ def golden(bundle: Bundle, towers: Towers, index: Index) -> Check:
         found=f"{answered} of {len(asked)}",
         passed=answered == len(asked),
     )
-
-
-def _user_vectors(bundle: Bundle, towers: Towers, users: I64) -> F32:
-    """The vectors (U, K, D) of known users; of an unknown one, -1, they are of no use."""
-    sequences = Sequences(*(bundle.arrays[f"user_items_{part}"] for part in ("offsets", "rows")))
-    length = bundle.manifest.features.history_length
-    rows, mask = windows(sequences, users, sequences.offsets[users + 1], length)
-    values = (
-        bundle.user_identity[users + 1],
-        bundle.users.codes[users],
-        bundle.users.numbers[users],
-        bundle.history_vectors[rows] * mask[:, :, None],
-        mask.astype(np.float32),
-    )
-    return run_tower(towers.user, dict(zip(USER_INPUTS, values, strict=True)))[0]
 
 
 def _answers(index: Index, vectors: F32, request: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import RecipeError
 from contract.features import Kind
+from contract.kinds import Kinds
 
 
 class _Part(BaseModel):
@@ -46,6 +47,8 @@ class Training(_Part):
 class Recipe(_Part):
     model: str
     features: Features = Features()
+    events: Kinds = Kinds()
+    """Kind of event -> what it counts as; both, where it is not named."""
     history_length: int = Field(default=50, ge=1, le=1000)
     parameters: dict[str, Any] = {}
     """Arguments of the model's constructor."""

@@ -18,7 +18,7 @@ from torch import nn
 from contract.errors import RecipeError
 from contract.features import Encoded, Schema
 from offline.checkpoint import Epoch
-from offline.data.dataset import Dataset, Sequences
+from offline.data.dataset import Dataset, Touched
 from offline.models import create_model
 from offline.models.base import Retriever
 from offline.recipe import Recipe
@@ -111,11 +111,25 @@ def _require_run(path: Path) -> None:
         raise RecipeError(f"{path}: not a run (no {DESCRIPTION}); train one with 'tandem train'")
 
 
-ARRAYS = ("offsets", "items", "item_codes", "item_numbers", "user_codes", "user_numbers")
+ARRAYS = (
+    "offsets",
+    "items",
+    "flags",
+    "item_codes",
+    "item_numbers",
+    "user_codes",
+    "user_numbers",
+    "states",
+)
 
 
 def _write_dataset(directory: Path, dataset: Dataset) -> None:
-    arrays: tuple[npt.NDArray[Any], ...] = (*dataset.sequences, *dataset.items, *dataset.users)
+    arrays: tuple[npt.NDArray[Any], ...] = (
+        *dataset.touched,
+        *dataset.items,
+        *dataset.users,
+        dataset.states,
+    )
     for name, array in zip(ARRAYS, arrays, strict=True):
         np.save(directory / f"{name}.npy", array, allow_pickle=False)
     items = pl.Series("item_id", dataset.item_ids, dtype=pl.String)
@@ -131,14 +145,17 @@ def _read_dataset(directory: Path, description: Description) -> Dataset:
         name: np.load(directory / f"{name}.npy", allow_pickle=False) for name in ARRAYS
     }
     items = pl.read_parquet(directory / "items.parquet")
+    touched = Touched(arrays["offsets"], arrays["items"], arrays["flags"])
     return Dataset(
         item_ids=items["item_id"].to_list(),
         user_ids=pl.read_parquet(directory / "users.parquet")["user_id"].to_list(),
         items=Encoded(arrays["item_codes"], arrays["item_numbers"]),
         users=Encoded(arrays["user_codes"], arrays["user_numbers"]),
-        sequences=Sequences(arrays["offsets"], arrays["items"]),
+        touched=touched,
+        sequences=touched.history(),
         schema=description.features,
         attributes=items.drop("item_id"),
+        states=arrays["states"],
         seq=description.seq,
         integer_ids=description.integer_ids,
     )

@@ -126,7 +126,13 @@ def tune(
         f"{least.p50_us:,.0f} us a query"
     )
     return IndexEntry(
-        backend=name, build=asdict(built), search=asdict(search), curve=tuple(curve), why=why
+        backend=name,
+        build=asdict(built),
+        search=asdict(search),
+        curve=tuple(curve),
+        why=why,
+        target_recall=wanted.recall,
+        target_k=wanted.k,
     )
 
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contract.arrays import I64
+from contract.arrays import I64, U8
 from contract.errors import FeatureError
 from contract.features import Encoded
 from contract.ids import UNKNOWN
+from contract.kinds import HISTORY, SEEN
 from service.answer import Source
 from service.request import Recall
 from service.state import State
@@ -26,12 +27,14 @@ def identify(state: State, request: Recall) -> Asker:
     """Raises FeatureError for a profile that the schema cannot encode."""
     bundle = state.snapshot.bundle
     row = bundle.user_ids.row(request.user_id) if request.user_id is not None else UNKNOWN
-    seen = _seen(state, request.user_id, row)
-    history = seen
-    if request.history is not None:
+    touched, bits = _touched(state, request.user_id, row)
+    seen = touched[bits & SEEN != 0]
+    if request.history is None:
+        history = touched[bits & HISTORY != 0]
+    else:
         history = state.overlay.rows(request.history)
         seen = np.concatenate([seen, history])
-    if row != UNKNOWN:
+    if row != UNKNOWN and (len(history) or request.features or _described(state, row)):
         source: Source = "model"
     elif len(history):
         source = "session"
@@ -40,12 +43,35 @@ def identify(state: State, request: Recall) -> Asker:
     return Asker(row, _profile(state, request, row), history, seen, source)
 
 
-def _seen(state: State, user_id: str | None, row: int) -> I64:
-    """Rows of all that a user touched, oldest first: the bundle's, then the live ones."""
-    known = state.snapshot.bundle.user_items(row) if row != UNKNOWN else np.empty(0, np.int32)
-    live = state.users.items(user_id) if user_id is not None else ()
+def _touched(state: State, user_id: str | None, row: int) -> tuple[I64, U8]:
+    """Rows of all that a user touched, oldest first, and what each touch counts as: the bundle's,
+    then the live ones."""
+    if row != UNKNOWN:
+        known, bits = state.snapshot.bundle.user_items(row)
+    else:
+        known, bits = np.empty(0, np.int32), np.empty(0, np.uint8)
     rows = state.overlay.current(known.astype(np.int64))
-    return np.concatenate([rows, state.overlay.rows(live)]) if live else rows
+    live = state.users.events(user_id) if user_id is not None else ()
+    found = [(r, b) for item_id, b in live if (r := state.overlay.row(item_id)) != UNKNOWN]
+    if not found:
+        return rows, bits
+    live_rows, live_bits = zip(*found, strict=True)
+    return (
+        np.concatenate([rows, np.array(live_rows, np.int64)]),
+        np.concatenate([bits, np.array(live_bits, np.uint8)]),
+    )
+
+
+def _described(state: State, row: int) -> bool:
+    """Whether the bundle has a profile or an identity of a user: not where a compaction has taken
+    them in from events."""
+    bundle = state.snapshot.bundle
+    identity = bundle.user_identity
+    return bool(
+        bundle.users.codes[row].any()
+        or bundle.users.numbers[row].any()
+        or (identity[row + 1] != identity[0]).any()
+    )
 
 
 def _profile(state: State, request: Recall, row: int) -> Encoded:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from contract.errors import BundleError, NotReady, NotYetVisible
+from contract.errors import BundleError, JournalError, NotReady, NotYetVisible
 from contract.journal import Journal
 from service.metrics import Metrics
 from service.state import State
@@ -126,9 +126,21 @@ def load(state: State, journal: Journal) -> Loaded:
 
 
 def catch_up(loaded: Loaded, journal: Journal) -> Iterator[Loaded]:
-    """What is loaded now, and what it is after each chunk of the journal that it lacks."""
+    """What is loaded now, and what it is after each chunk of the journal that it lacks.
+
+    Raises JournalError where the journal was trimmed of what is still to be applied.
+    """
     yield loaded
+    end = journal.last_seq()
     while records := journal.read(after=loaded.seq, limit=CHUNK):
+        if records[0].seq > loaded.seq + 1:
+            break
         loaded.state.apply(records)
         loaded = Loaded(loaded.state, records[-1].seq, loaded.at)
         yield loaded
+    if records or loaded.seq < end:
+        raise JournalError(
+            f"the journal was trimmed behind seq {loaded.seq}, which is as far as "
+            f"{loaded.state.snapshot.version} has been brought; a bundle that includes more takes "
+            "over when the channel points at it"
+        )

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from contract.arrays import F32, I32, I64, Bool
+from contract.bundle import ItemState
 from contract.errors import FeatureError, UnknownItem
 from contract.features import Encoded
 from contract.ids import UNKNOWN
@@ -44,9 +45,12 @@ class Overlay:
         self.base = dims.items
         """N: the first row of the overlay."""
         self.items: dict[str, OverlayItem] = {}
-        self.dead: Bool = np.zeros(dims.items, np.bool_)
+        states = snapshot.bundle.item_states
+        self.dead: Bool = states != ItemState.AVAILABLE
         """Bundle rows that must not be returned."""
-        self.dead_count = 0
+        self.dead_count = int(self.dead.sum())
+        self._deleted = set(np.flatnonzero(states == ItemState.DELETED).tolist())
+        """Bundle rows that were deleted, and may have been posted again since."""
         self.refused = 0
         """Journaled items whose features this bundle's schema cannot encode."""
         self._ids: list[str] = []
@@ -125,7 +129,7 @@ class Overlay:
     def require(self, item_id: str) -> int:
         """The row of an item that was not deleted, available or not. Raises UnknownItem."""
         row = self.row(item_id)
-        gone = item_id not in self.items and (row >= self.base or self.dead[row])
+        gone = item_id not in self.items and (row >= self.base or row in self._deleted)
         if row == UNKNOWN or gone:
             raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
         return row
@@ -229,13 +233,17 @@ class Overlay:
         item = self.items.pop(item_id, None)
         if item:
             self._alive[item.slot] = False
-        self._bury(item_id)
+        row = self._bury(item_id)
+        if row != UNKNOWN:
+            self._deleted.add(row)
 
-    def _bury(self, item_id: str) -> None:
+    def _bury(self, item_id: str) -> int:
+        """The row that the bundle has of the item, -1 for none: no longer to be returned."""
         row = self._snapshot.bundle.item_ids.row(item_id)
         if row != UNKNOWN and not self.dead[row]:
             self.dead[row] = True
             self.dead_count += 1
+        return row
 
     def _slot(self, item_id: str) -> int:
         """A slot is an item's for good: a history may hold its row after a delete."""

@@ -118,7 +118,7 @@ def _rehearse(snapshot: Snapshot) -> None:
     bundle = snapshot.bundle
     for request in bundle.golden:
         user = bundle.user_ids.row(request["user_id"])
-        rows = bundle.user_items(user)[-snapshot.history_length() :]
+        rows = bundle.history(user)[-snapshot.history_length() :]
         history, mask = pad_history(bundle.history_vectors[rows], snapshot.history_length())
         profile = Encoded(
             bundle.users.codes[user : user + 1], bundle.users.numbers[user : user + 1]

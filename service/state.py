@@ -25,6 +25,8 @@ class State:
     def apply(self, records: Sequence[Record]) -> None:
         """Take in journal records that follow those already applied."""
         self.overlay.apply(records)
+        kinds = self.snapshot.bundle.manifest.events
         for record in records:
             if record.kind == "event":
-                self.users.add(record.body["user_id"], record.body["item_id"])
+                body = record.body
+                self.users.add(body["user_id"], body["item_id"], kinds.bits(body.get("kind")))

@@ -1,26 +1,31 @@
 """What users did since the bundle: their live events, kept in memory, bounded per user."""
 
 from collections import deque
+from collections.abc import Iterable
 
 
 class LiveUsers:
-    """User id -> the ids of the items they touched, oldest first.
+    """User id -> the ids of the items they touched, oldest first, and what each touch counts as.
 
     Ids, not rows: an item may be posted after the event that names it.
     """
 
     def __init__(self, max_events: int) -> None:
-        self._events: dict[str, deque[str]] = {}
+        self._events: dict[str, deque[tuple[str, int]]] = {}
         self._max_events = max_events
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, user_id: str, item_id: str) -> None:
+    def add(self, user_id: str, item_id: str, bits: int) -> None:
+        """`bits` as in contract.kinds; an event that counts as nothing is not kept."""
+        if not bits:
+            return
         events = self._events.get(user_id)
         if events is None:
             events = self._events[user_id] = deque(maxlen=self._max_events)
-        events.append(item_id)
+        events.append((item_id, bits))
 
-    def items(self, user_id: str) -> tuple[str, ...]:
-        return tuple(self._events.get(user_id, ()))
+    def events(self, user_id: str) -> Iterable[tuple[str, int]]:
+        """Item ids and bits, oldest first."""
+        return self._events.get(user_id, ())

@@ -10,11 +10,12 @@ import torch
 from contract.bundle import Bundle, open_bundle
 from contract.manifest import Manifest
 from contract.store import LocalStore
+from offline.build import IndexChoice
 from offline.data.dataset import Dataset, prepare
 from offline.data.synthetic import World, generate
 from offline.evaluate import embed, ranks
 from offline.metrics import ranking_metrics
-from offline.publish import IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import Recipe, parse_recipe
 from offline.run import Description, Run, save_run
 from offline.train import train

@@ -1,6 +1,7 @@
 """The command line: what it prints, how it ends, and that its errors are one line."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 import tandem
+from contract.bundle import open_bundle
+from contract.journal import Entry, open_journal
+from contract.manifest import read_manifest
 from contract.store import LocalStore
 from offline.data.dataset import Dataset
 from offline.run import Run
+from tests.conftest import live
+from tests.places import ROOT
+from tests.service.bundles import derive
+from tests.service.server import wait_until
 
 SMALL = (
     "training.epochs=1",
@@ -205,3 +213,68 @@ def test_listing_and_serving_need_no_torch() -> None:
     )
 
     assert result.stdout.strip() == "False"
+
+
+def test_export_and_compact_take_in_what_came_in_online(
+    published: LocalStore, tmp_path: Path
+) -> None:
+    store, journal = LocalStore(tmp_path / "store"), tmp_path / "journal.db"
+    version = derive(store, live(published), seq=0)
+    store.point("live", version)
+    opened = open_journal(str(journal))
+    opened.append([Entry("item", {"item_id": "new"}), Entry("delete", {"item_id": "i1"})])
+    opened.append([Entry("event", {"user_id": "u1", "item_id": "new"})])
+    compacting = ("compact", "--store", store.root, "--journal", journal)
+
+    exported = invoke("export", "--journal", journal, "--out", tmp_path / "out")
+    waiting = invoke(*compacting, "--least", "4")
+    done = invoke(*compacting, "--keep", "0", "--json")
+
+    assert exported.output == (
+        f"{tmp_path / 'out'}: 1 events, 1 items posted, 1 deleted; "
+        "includes the journal up to seq 3\n"
+    )
+    assert waiting.output == "nothing to compact\n"
+    found = json.loads(done.stdout)
+    assert found == {
+        "version": live(store).name,
+        "parent": version,
+        "seq": 3,
+        "items": 1,
+        "refused": 0,
+        "deleted": 1,
+        "events": 1,
+        "trimmed": 3,
+    }
+    assert opened.read(0) == []
+    opened.close()
+    nowhere = invoke("export", "--journal", tmp_path / "no.db", "--out", tmp_path / "other")
+    assert nowhere.exit_code == 1
+    assert "no such file; give journal.db of the state directory" in error_of(nowhere)
+
+
+def test_compact_goes_on_until_it_is_asked_to_stop(published: LocalStore, tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    store.point("live", derive(store, live(published), seq=0))
+    journal = open_journal(str(tmp_path / "journal.db"))
+    journal.append([Entry("item", {"item_id": "new-0"})])
+    where = ["--store", str(store.root), "--journal", str(tmp_path / "journal.db")]
+    loop = subprocess.Popen(
+        [sys.executable, "-m", "tandem", "compact", *where, "--every", "0.05"], cwd=ROOT
+    )
+    try:
+        for n in range(1, 4):
+            wait_until(lambda: _seq(store) == journal.last_seq(), "a round")
+            journal.append([Entry("item", {"item_id": f"new-{n}"})])
+        loop.send_signal(signal.SIGTERM)
+        assert loop.wait(60) == 0
+    finally:
+        loop.kill()
+        loop.wait()
+    journal.close()
+    assert open_bundle(live(store)).manifest.dims.items >= 213
+
+
+def _seq(store: LocalStore) -> int:
+    """The journal position that the live bundle includes."""
+    return read_manifest(live(store)).seq

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from contract.arrays import I32, I64, Bool
+from contract.arrays import I32, I64, U8, Bool
+from contract.bundle import ItemState
 from contract.errors import DataError, FeatureError
 from contract.features import KINDS, Encoded, Fields, Kind, Schema
-from offline.data.tables import Tables
+from contract.kinds import HISTORY, Kinds
+from offline.data.tables import STATES, Tables
 
 SEQ_FILE = "journal.json"
 
@@ -26,6 +28,23 @@ class Sequences(NamedTuple):
 
     offsets: I64
     items: I32
+
+
+class Touched(NamedTuple):
+    """All that user u touched in order of time: items[offsets[u] : offsets[u + 1]], and in `flags`
+    the bits of what each counts as."""
+
+    offsets: I64
+    items: I32
+    flags: U8
+
+    def history(self) -> Sequences:
+        """What counts as history."""
+        kept = self.flags & HISTORY != 0
+        if kept.all():
+            return Sequences(self.offsets, self.items)
+        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        return Sequences(before[self.offsets], self.items[kept])
 
 
 class Split(NamedTuple):
@@ -46,10 +65,15 @@ class Dataset:
     user_ids: list[str]
     items: Encoded
     users: Encoded
+    touched: Touched
     sequences: Sequences
+    """Those of `touched` that count as history: what is trained on."""
     schema: Schema
     attributes: pl.DataFrame
     """The raw feature columns of the items table, in row order, for display."""
+
+    states: U8
+    """(N,) the ItemState of each item."""
 
     seq: int
     """The last journal entry that these tables include; 0 when they were not exported from one."""
@@ -93,6 +117,7 @@ def prepare(
     item_features: Mapping[str, Kind],
     history_length: int,
     seq: int = 0,
+    kinds: Kinds = Kinds(),  # noqa: B008
 ) -> Dataset:
     """Number the items and users, order the interactions, fit and apply the feature encoder.
 
@@ -103,14 +128,17 @@ def prepare(
     users = _catalogue(tables.users, tables.interactions, "user_id")
     item_fields, item_codes = _fit("items", items, item_features)
     user_fields, user_codes = _fit("users", users, user_features)
+    touched = _touched(tables.interactions, users, items, kinds)
     return Dataset(
         item_ids=items["item_id"].to_list(),
         user_ids=users["user_id"].to_list(),
         items=item_codes,
         users=user_codes,
-        sequences=_sequences(tables.interactions, users, items),
+        touched=touched,
+        sequences=touched.history(),
         schema=Schema(users=user_fields, items=item_fields, history_length=history_length),
-        attributes=items.drop("item_id"),
+        attributes=items.drop("item_id", *STATES, strict=False),
+        states=_states(items),
         seq=seq,
         integer_ids=tables.integer_ids,
     )
@@ -146,17 +174,39 @@ def _fit(side: str, table: pl.DataFrame, features: Mapping[str, Kind]) -> tuple[
         raise DataError(f"{side}: {error}; give it another kind in the recipe") from error
 
 
-def _sequences(interactions: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame) -> Sequences:
+def _states(items: pl.DataFrame) -> U8:
+    states = np.full(len(items), ItemState.AVAILABLE, np.uint8)
+    if "available" in items.columns:
+        states[~items["available"].fill_null(True).to_numpy()] = ItemState.UNAVAILABLE
+    if "deleted" in items.columns:
+        states[items["deleted"].fill_null(False).to_numpy()] = ItemState.DELETED
+    return states
+
+
+def _touched(
+    interactions: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, kinds: Kinds
+) -> Touched:
     ordered = (
         interactions.lazy()
-        .select("user_id", "item_id", "timestamp")
+        .select("user_id", "item_id", "timestamp", flags=_flags(interactions, kinds))
         .with_row_index("position")
         .join(users.lazy().select("user_id").with_row_index("user"), on="user_id")
         .join(items.lazy().select("item_id").with_row_index("item"), on="item_id")
         .sort("user", "timestamp", "position")
-        .select("user", pl.col("item").cast(pl.Int32))
+        .select("user", pl.col("item").cast(pl.Int32), "flags")
+        .filter(pl.col("flags") > 0)
         .collect()
     )
     lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(offsets, ordered["item"].to_numpy())
+    return Touched(offsets, ordered["item"].to_numpy(), ordered["flags"].to_numpy())
+
+
+def _flags(interactions: pl.DataFrame, kinds: Kinds) -> pl.Expr:
+    """What each interaction counts as; one whose kind is not known counts as both."""
+    every = pl.lit(kinds.bits(None), pl.UInt8)
+    if "kind" not in interactions.columns:
+        return every
+    found = interactions["kind"].drop_nulls().unique().to_list()
+    bits = {kind: kinds.bits(kind) for kind in found}
+    return pl.col("kind").replace_strict(bits, default=kinds.bits(None), return_dtype=pl.UInt8)

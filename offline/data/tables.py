@@ -1,8 +1,8 @@
 """The three input tables: read, checked and written.
 
-A directory holds `interactions` (user_id, item_id, timestamp; optional weight), and may hold
-`items` (item_id + features) and `users` (user_id + features), each as Parquet or as CSV with a
-header.
+A directory holds `interactions` (user_id, item_id, timestamp; optional weight and kind), and may
+hold `items` (item_id + features; optional available and deleted) and `users` (user_id + features),
+each as Parquet or as CSV with a header.
 
 - Ids are integers or strings in the file and strings afterwards; a CSV keeps them as written
   (`007`).
@@ -10,6 +10,8 @@ header.
   given; afterwards it is int64, in seconds since 1970.
 - An empty CSV cell is a missing value. A feature column of a CSV is int64 if every value is an
   integer, float64 if every value is a number, a string otherwise (`02460` is a string, not 2460).
+- `available` and `deleted` are booleans, in a CSV `true` and `false`; a missing one is the usual
+  case, available and not deleted. A missing `kind` is not known.
 - CSV has no lists: a feature with several values is a string with `|` between them, kept as it is
   here; the feature encoder splits it. Parquet may hold lists.
 """
@@ -26,13 +28,15 @@ import polars as pl
 from contract.errors import DataError
 
 FORMATS = ("parquet", "csv")
+STATES = ("available", "deleted")
 ID_COLUMNS = frozenset({"user_id", "item_id"})
 
 
 @dataclass(frozen=True, eq=False)
 class Tables:
     """`interactions` is in file order: user_id str, item_id str, timestamp int64 and, where given,
-    weight float32 (finite, >= 0). `items` and `users` have one row per id, which is a string."""
+    weight float32 (finite, >= 0) and kind str. `items` and `users` have one row per id, which is a
+    string; `available` and `deleted` of `items` are Boolean."""
 
     interactions: pl.DataFrame
     items: pl.DataFrame | None
@@ -92,6 +96,8 @@ def check_interactions(frame: pl.DataFrame, path: Path) -> pl.DataFrame:
     }
     if "weight" in frame.columns:
         columns["weight"] = _weights(frame["weight"], path)
+    if "kind" in frame.columns:
+        columns["kind"] = _kinds(frame["kind"], path)
     return pl.DataFrame(columns)
 
 
@@ -112,7 +118,12 @@ def check_entities(frame: pl.DataFrame, key: str, path: Path) -> pl.DataFrame:
 
 def _read_entities(directory: Path, name: str, key: str) -> pl.DataFrame | None:
     path = _find(directory, name)
-    return None if path is None else check_entities(_read(path), key, path)
+    if path is None:
+        return None
+    frame = check_entities(_read(path), key, path)
+    return frame.with_columns(
+        _booleans(frame[column], path) for column in STATES if name == "items" and column in frame
+    )
 
 
 def _find(directory: Path, name: str) -> Path | None:
@@ -247,6 +258,28 @@ def _weights(column: pl.Series, path: Path) -> pl.Series:
     if not good.all():
         _refuse(column, ~good, path, "a finite number, 0 or more")
     return weights
+
+
+def _kinds(column: pl.Series, path: Path) -> pl.Series:
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
+        raise DataError(f"{path}: column 'kind' is {column.dtype}; kinds must be strings")
+    return column.cast(pl.String)
+
+
+def _booleans(column: pl.Series, path: Path) -> pl.Series:
+    if column.dtype in (pl.Boolean, pl.Null):
+        return column.cast(pl.Boolean)
+    if column.dtype != pl.String:
+        raise DataError(
+            f"{path}: column {column.name!r} is {column.dtype}; it says whether an item is "
+            f"{column.name}, as a boolean; rename it if it means something else"
+        )
+    words = {"true": True, "false": False}
+    found = column.str.to_lowercase().replace_strict(words, default=None, return_dtype=pl.Boolean)
+    wrong = found.is_null() & column.is_not_null()
+    if wrong.any():
+        _refuse(column, wrong, path, "true or false")
+    return found
 
 
 def _refuse(column: pl.Series, bad: pl.Series, path: Path, expected: str) -> NoReturn:

@@ -45,8 +45,9 @@ async def get_item(parts: Use, item_id: Id) -> Response:
         return json_response(known | {"source": "overlay", "seq": posted.seq})
     row = state.overlay.require(item_id)
     features = orjson.loads(state.snapshot.bundle.attributes.raw(row))
+    available = not state.overlay.dead[row]
     return json_response(
-        known | {"features": features, "available": True, "source": "bundle", "seq": None}
+        known | {"features": features, "available": available, "source": "bundle", "seq": None}
     )
 
 

@@ -8,8 +8,8 @@ import torch
 from contract.arrays import I64
 from contract.bundle import Bundle
 from offline.data.dataset import windows
-from offline.export import ITEM_INPUTS, USER_INPUTS, Towers, run_tower
 from offline.run import Run
+from offline.towers import ITEM_INPUTS, USER_INPUTS, Towers, run_tower
 
 Inputs = dict[str, npt.NDArray[Any]]
 

@@ -14,9 +14,10 @@ from contract.index import BACKENDS, Index
 from contract.index.exact import ExactBackend, ExactIndex
 from contract.store import LocalStore
 from offline import gate
-from offline.export import Towers
-from offline.publish import IndexChoice, publish
+from offline.build import IndexChoice
+from offline.publish import publish
 from offline.run import Run
+from offline.towers import Towers
 
 
 class TurningBackend(ExactBackend):
@@ -202,7 +203,7 @@ def test_a_bundle_whose_histories_were_written_wrong_is_refused(
         shifted = {"history_vectors": np.roll(arrays["history_vectors"], 1, axis=0)}
         write_arrays(directory, {**arrays, **shifted})
 
-    monkeypatch.setattr("offline.publish.write_arrays", write_shifted)
+    monkeypatch.setattr("offline.build.write_arrays", write_shifted)
 
     with pytest.raises(GateError, match="golden requests answered: wanted 16 of 16, found "):
         publish(run, LocalStore(tmp_path), "live", IndexChoice("exact"))

@@ -15,17 +15,18 @@ from torch.nn.functional import pad
 from contract.arrays import F32, I64
 from contract.bundle import Bundle, open_bundle
 from contract.store import LocalStore
+from offline.build import IndexChoice
 from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset, prepare, windows
 from offline.data.synthetic import generate
 from offline.evaluate import embed, targets
-from offline.export import ITEM_INPUTS, USER_INPUTS, Towers, run_tower
 from offline.metrics import ranking_metrics
 from offline.models import DATA_PARAMETERS, MODELS, create_model
 from offline.models.base import Retriever
-from offline.publish import IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import Recipe, parse_recipe
 from offline.run import Run, load_run
+from offline.towers import ITEM_INPUTS, USER_INPUTS, Towers, run_tower
 from offline.train import train
 from tests.conftest import RECIPE, trained_run
 from tests.offline.training import assert_same, changed, of_model, other_value, trained

@@ -18,14 +18,15 @@ from contract.index.exact import ExactBackend, ExactIndex
 from contract.manifest import FORMAT
 from contract.manifest import Index as IndexEntry
 from contract.store import Channel, LocalStore
+from offline.build import GOLDEN_K, GOLDEN_USERS, IndexChoice
 from offline.data.dataset import prepare
 from offline.data.synthetic import World
 from offline.data.tables import Tables
-from offline.export import ITEM_INPUTS, USER_INPUTS, Towers, run_tower
 from offline.models import create_model
-from offline.publish import GOLDEN_K, GOLDEN_USERS, IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import parse_recipe
 from offline.run import Description, Run, load_run, save_run
+from offline.towers import ITEM_INPUTS, USER_INPUTS, Towers, run_tower
 from tests.conftest import live
 
 
@@ -57,7 +58,7 @@ def of_nan(run: Run) -> Run:
 def user_vectors(bundle: Bundle, user: int) -> F32:
     """The vectors (K, D) of a known user, out of nothing but the bundle."""
     length = bundle.manifest.features.history_length
-    recent = bundle.user_items(user)[-length:]
+    recent = bundle.history(user)[-length:]
     history = np.zeros((1, length, bundle.manifest.dims.history), np.float32)
     mask = np.zeros((1, length), np.float32)
     history[0, length - len(recent) :] = bundle.history_vectors[recent]
@@ -92,7 +93,7 @@ def test_the_bundle_holds_what_the_dataset_held(bundle: Bundle, run: Run, world:
             np.testing.assert_array_equal(found, wanted)
     for user in (0, 17, 299):
         wanted = items[offsets[user] : offsets[user + 1]]
-        np.testing.assert_array_equal(bundle.user_items(user), wanted)
+        np.testing.assert_array_equal(bundle.history(user), wanted)
     counts = world.tables.interactions["item_id"].value_counts()
     assert {
         bundle.item_ids[row]: int(count) for row, count in enumerate(bundle.popularity) if count

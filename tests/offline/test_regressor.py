@@ -12,11 +12,12 @@ from offline.data.dataset import Dataset, prepare
 from offline.data.synthetic import generate
 from offline.embed import embed_items, known_rows
 from offline.evaluate import embed
-from offline.export import ITEM_INPUTS, Towers, export_towers, run_tower
+from offline.export import export_towers
 from offline.layers import Regressor
 from offline.models.base import Retriever
 from offline.recipe import Recipe, parse_recipe
 from offline.regressor import fit_regressor
+from offline.towers import ITEM_INPUTS, Towers, run_tower
 from offline.train import train
 
 ITEMS, CATEGORIES, DIM = 400, 5, 6

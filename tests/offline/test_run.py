@@ -52,6 +52,7 @@ def test_saving_leaves_the_dataset_as_it_was(run: Run) -> None:
 
 def test_a_run_needs_no_item_or_user_table(run: Run, saved: Path) -> None:
     assert sorted(p.name for p in saved.iterdir()) == [
+        "flags.npy",
         "item_codes.npy",
         "item_numbers.npy",
         "items.npy",
@@ -59,6 +60,7 @@ def test_a_run_needs_no_item_or_user_table(run: Run, saved: Path) -> None:
         "model.pt",
         "offsets.npy",
         "run.json",
+        "states.npy",
         "user_codes.npy",
         "user_numbers.npy",
         "users.parquet",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.bundle import Bundle, open_bundle
+from contract.kinds import Kinds
 from contract.store import LocalStore
 from service.snapshot import Snapshot, load_snapshot
 from tests.conftest import live
@@ -15,6 +16,7 @@ from tests.service.reference import Reference
 from tests.service.server import Server
 
 BACKENDS = ("exact", "faiss_hnsw", "annoy")
+KINDS = Kinds({"listen": "history", "show": "seen", "hover": "nothing", "buy": "both"})
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +24,7 @@ def shelf(published: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Lo
     """A channel for each backend, all of the same vectors, and channel `rolled` with others. Not to
     be changed."""
     store = LocalStore(tmp_path_factory.mktemp("shelf"))
-    exact = store.bundle(derive(store, live(published), seq=0))
+    exact = store.bundle(derive(store, live(published), seq=0, events=KINDS))
     store.point("exact", exact.name)
     store.point("live", exact.name)
     for name in BACKENDS[1:]:

@@ -9,10 +9,12 @@ import numpy as np
 import onnxruntime as ort
 
 from contract.arrays import F32
-from contract.bundle import ITEM_TOWER, USER_TOWER, Bundle
+from contract.bundle import ITEM_TOWER, USER_TOWER, Bundle, ItemState
 from contract.features import Encoded
+from contract.kinds import HISTORY, SEEN
 
 TOLERANCE = 1e-5
+BITS = {"both": HISTORY + SEEN, "history": HISTORY, "seen": SEEN, "nothing": 0}
 
 
 class Reference:
@@ -27,12 +29,13 @@ class Reference:
         items = self.features.values()
         self._categories = {item["category"] for item in items}
         self._tags = {tag for item in items for tag in item["tags"]}
-        self.deleted: set[str] = set()
-        self.unavailable: set[str] = set()
+        states = dict(zip(self.ids, bundle.item_states.tolist(), strict=True))
+        self.deleted = {i for i, state in states.items() if state == ItemState.DELETED}
+        self.unavailable = {i for i, state in states.items() if state == ItemState.UNAVAILABLE}
         self._vectors = dict(zip(self.ids, bundle.item_vectors, strict=True))
         self._history = dict(zip(self.ids, bundle.history_vectors, strict=True))
         self._popularity = dict(zip(self.ids, bundle.popularity.tolist(), strict=True))
-        self._events: defaultdict[str, list[str]] = defaultdict(list)
+        self._touched: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         self._user_tower = _tower(bundle, USER_TOWER)
         self._item_tower = _tower(bundle, ITEM_TOWER)
 
@@ -49,8 +52,9 @@ class Reference:
     def delete(self, item_id: str) -> None:
         self.deleted.add(item_id)
 
-    def event(self, user_id: str, item_id: str) -> None:
-        self._events[user_id].append(item_id)
+    def event(self, user_id: str, item_id: str, kind: str = "view") -> None:
+        meaning = self.bundle.manifest.events.root.get(kind, "both")
+        self._touched[user_id].append((item_id, BITS[meaning]))
 
     def knows(self, item_id: str) -> bool:
         return item_id in self.features and item_id not in self.deleted
@@ -60,12 +64,20 @@ class Reference:
         return self._categories | self._tags
 
     def seen(self, user_id: str | None) -> list[str]:
-        """What the user touched, oldest first, unknown items among it."""
+        """What is not to be recommended to the user again, unknown items among it."""
+        return self._of(user_id, SEEN)
+
+    def history(self, user_id: str | None) -> list[str]:
+        """What the user tower is told, oldest first, unknown items among it."""
+        return self._of(user_id, HISTORY)
+
+    def _of(self, user_id: str | None, bit: int) -> list[str]:
         if user_id is None:
             return []
         row = self.bundle.user_ids.row(user_id)
-        before = [self.ids[r] for r in self.bundle.user_items(row)] if row >= 0 else []
-        return before + self._events[user_id]
+        rows, bits = self.bundle.user_items(row) if row >= 0 else ((), ())
+        before = [(self.ids[r], b) for r, b in zip(rows, bits, strict=True)]
+        return [item_id for item_id, bits in before + self._touched[user_id] if bits & bit]
 
     def in_category(self, category: str) -> set[str]:
         """A value that training did not see is no category, whoever has it."""
@@ -97,7 +109,7 @@ class Reference:
         """Every item with its score for this user."""
         vector = self._user_vector(
             -1 if user_id is None else self.bundle.user_ids.row(user_id),
-            self.seen(user_id) if history is None else history,
+            self.history(user_id) if history is None else history,
             features,
         )
         return {item_id: float(item @ vector) for item_id, item in self._vectors.items()}

@@ -31,11 +31,11 @@ class Shop:
         self.reference.delete(item_id)
         return schemas.Written.model_validate(answer.json(), strict=True).seq
 
-    def event(self, user_id: str, item_id: str) -> int:
-        body = {"user_id": user_id, "item_id": item_id}
+    def event(self, user_id: str, item_id: str, kind: str = "view") -> int:
+        body = {"user_id": user_id, "item_id": item_id, "kind": kind}
         answer = self.server.client.post("/v1/events", json=body)
         assert answer.status_code == 201, answer.text
-        self.reference.event(user_id, item_id)
+        self.reference.event(user_id, item_id, kind)
         return schemas.Written.model_validate(answer.json(), strict=True).seq
 
     def known(self, item_id: str) -> schemas.ItemKnown:

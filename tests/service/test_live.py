@@ -48,6 +48,23 @@ def test_a_read_that_failed_is_taken_up_where_it_ended(
         followed.state()
     state = followed.state()
 
-    assert state.users.items("ann") == ("i1", "i2", "i3", "i4", "i5")
+    assert [i for i, _ in state.users.events("ann")] == ["i1", "i2", "i3", "i4", "i5"]
     assert followed.seq == 5
+    journal.close()
+
+
+@pytest.mark.parametrize("trimmed", [3, 5])
+def test_a_worker_that_is_behind_what_was_trimmed_says_so(
+    snapshot: Snapshot, tmp_path: Path, trimmed: int
+) -> None:
+    journal = SqliteJournal(tmp_path / "journal.db")
+    journal.append(viewed(["i1"]))
+    behind = load(State.of(snapshot, 100, 1), journal)
+    journal.append(viewed(["i2", "i3", "i4", "i5"]))
+    journal.trim(trimmed)
+
+    with pytest.raises(JournalError, match=f"trimmed behind seq 1, which .* {snapshot.version}"):
+        list(live.catch_up(behind, journal))
+
+    assert [item_id for item_id, _ in behind.state.users.events("ann")] == ["i1"]
     journal.close()

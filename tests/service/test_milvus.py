@@ -18,12 +18,15 @@ from contract import channels
 from contract.bundle import open_bundle
 from contract.errors import BackendError, GateError
 from contract.index.milvus import MilvusBackend
+from contract.journal import opened_journal
 from contract.manifest import Index
 from contract.store import LocalStore
 from offline import gate
+from offline.build import IndexChoice
+from offline.compact import compact
 from offline.data.dataset import prepare
 from offline.data.synthetic import generate
-from offline.publish import IndexChoice, publish
+from offline.publish import publish
 from offline.recipe import Recipe
 from offline.run import Run
 from tests.conftest import live, trained_run
@@ -265,6 +268,23 @@ def test_a_restarted_service_has_what_was_written_before(shop: Shop, server: Ser
     server.stop()
     server.restart()
 
+    with server.client_of_each_worker() as workers:
+        for client in workers.values():
+            check(shop, client)
+
+
+def test_a_compaction_builds_a_collection_with_what_was_written(
+    shop: Shop, server: Server, store: LocalStore, milvus: MilvusServer
+) -> None:
+    before = alias(milvus)
+    with opened_journal(str(server.state / "journal.db")) as journal:
+        done = compact(store, journal, "live")
+    assert done
+
+    _wait_for(server, done.version)
+
+    assert alias(milvus) == collection_of(store, done.version) != before
+    assert server.client.get("/v1/bundle").json()["overlay_items"] == 0
     with server.client_of_each_worker() as workers:
         for client in workers.values():
             check(shop, client)
