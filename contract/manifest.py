@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from contract.attributes import Attributes
 from contract.errors import BundleError
 from contract.features import Schema
 
@@ -74,6 +75,7 @@ class Manifest(_Part):
     dims: Dims
     index: Index
     features: Schema
+    attributes: Attributes
     files: dict[str, FileEntry]
     metrics: dict[str, float]
     gate: tuple[Check, ...]

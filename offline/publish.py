@@ -20,7 +20,7 @@ from contract.index import Index, load_backend, open_index, params_from
 from contract.manifest import FORMAT, Check, Dims, Manifest, read_manifest
 from contract.manifest import Index as IndexEntry
 from contract.store import Store
-from offline import gate, tune
+from offline import attributes, gate, tune
 from offline.data.dataset import windows
 from offline.embed import embed_items, known_rows, user_embedder
 from offline.export import ITEM_INPUTS, USER_INPUTS, Towers, export_towers, run_tower
@@ -71,6 +71,7 @@ class _Draft:
         self.run, self.choice, self.force, self.live = run, choice, force, live
         self.dataset, self.model = run.dataset, run.model
         _require_valid(choice)
+        self.attributes, self.postings = attributes.index(run.description.recipe, run.dataset)
         split = self.dataset.split()
         self.item_known = known_rows(self.dataset.counts(split.train_end))
         self.user_known = known_rows(split.train_end - self.dataset.sequences.offsets[:-1])
@@ -180,7 +181,7 @@ class _Draft:
 
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         dataset = self.dataset
-        attributes = [orjson.dumps(_present(row)).decode() for row in dataset.attributes.to_dicts()]
+        given = [orjson.dumps(_present(row)).decode() for row in dataset.attributes.to_dicts()]
         return {
             "item_vectors": self.items.items,
             "history_vectors": self.items.history,
@@ -188,7 +189,8 @@ class _Draft:
             "item_numbers": dataset.items.numbers,
             "item_identity": self.item_identity,
             **ids_arrays("item_ids", Ids.of(dataset.item_ids)),
-            **texts_arrays("attributes", Texts.of(attributes)),
+            **texts_arrays("attributes", Texts.of(given)),
+            **self.postings,
             "popularity": dataset.counts(),
             "user_codes": dataset.users.codes,
             "user_numbers": dataset.users.numbers,
@@ -217,6 +219,7 @@ class _Draft:
             ),
             index=entry,
             features=self.dataset.schema,
+            attributes=self.attributes,
             files={},
             metrics=description.metrics,
             gate=checks,

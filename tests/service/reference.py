@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import ge, gt, le, lt
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from contract.bundle import ITEM_TOWER, USER_TOWER, Bundle
 from contract.features import Encoded
 
 TOLERANCE = 1e-5
+BOUNDS: dict[str, Callable[[Any, Any], bool]] = {"gte": ge, "gt": gt, "lte": le, "lt": lt}
 
 
 class Reference:
@@ -24,9 +26,6 @@ class Reference:
         self.features: dict[str, dict[str, Any]] = {
             item_id: json.loads(bundle.attributes.raw(row)) for row, item_id in enumerate(self.ids)
         }
-        items = self.features.values()
-        self._categories = {item["category"] for item in items}
-        self._tags = {tag for item in items for tag in item["tags"]}
         self.deleted: set[str] = set()
         self.unavailable: set[str] = set()
         self._vectors = dict(zip(self.ids, bundle.item_vectors, strict=True))
@@ -60,26 +59,27 @@ class Reference:
         before = [self.ids[r] for r in self.bundle.user_items(row)] if row >= 0 else []
         return before + self._events[user_id]
 
-    def in_category(self, category: str) -> set[str]:
-        """A value that training did not see is no category, whoever has it."""
-        return {
-            item_id
-            for item_id, item in self.features.items()
-            if (category == item.get("category") and category in self._categories)
-            or (category in item.get("tags", ()) and category in self._tags)
-        }
-
     def eligible(
         self,
         user_id: str | None = None,
         history: Sequence[str] = (),
         exclude: Sequence[str] = (),
         category: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        include: Sequence[str] | None = None,
+        exclude_seen: bool = True,
     ) -> list[str]:
-        """The items that a request may be answered with."""
-        out = {*self.deleted, *self.unavailable, *self.seen(user_id), *history, *exclude}
-        wanted = self.features.keys() if category is None else self.in_category(category)
-        return [item_id for item_id in self._vectors if item_id in wanted and item_id not in out]
+        """The items that a request may be answered with; `filters` as in the body of a POST."""
+        out = {*self.deleted, *self.unavailable, *exclude}
+        if exclude_seen:
+            out |= {*self.seen(user_id), *history}
+        return [
+            item_id
+            for item_id in self._vectors
+            if item_id not in out
+            and (include is None or item_id in include)
+            and _meets(self.features[item_id], category, filters or {})
+        ]
 
     def scores(
         self,
@@ -125,6 +125,19 @@ class Reference:
         found = _run(self._user_tower, identity, profile, history=vectors, mask=mask)
         interest: F32 = found[0][0, 0]
         return interest
+
+
+def _meets(item: Mapping[str, Any], category: str | None, filters: Mapping[str, Any]) -> bool:
+    by_name = (_has(item.get(name), wanted) for name, wanted in filters.items())
+    tags = [item.get("category"), *item.get("tags", ())]
+    return (category is None or category in tags) and all(by_name)
+
+
+def _has(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return value is not None and all(BOUNDS[b](value, bound) for b, bound in wanted.items())
+    values = value if isinstance(value, list) else [value]
+    return any(one in values for one in (wanted if isinstance(wanted, list) else [wanted]))
 
 
 def assert_best(
