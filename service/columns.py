@@ -2,6 +2,7 @@
 other."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from contract.attributes import Attributes, number_of, tags_of
 from service.conditions import Condition, Within
 
 FIRST_SLOTS = 64
+
+Array = TypeVar("Array", I32, F64)
 
 
 class Columns:
@@ -22,9 +25,9 @@ class Columns:
         self._tags: dict[str, I32] = {
             name: np.zeros((0, FIRST_SLOTS), np.int32) for name in attributes.tags
         }
-        """Attribute -> (most tags of an item, capacity)."""
+        """Attribute -> codes (most tags of an item, capacity)."""
         self._numbers: dict[str, F64] = {
-            name: np.full(FIRST_SLOTS, np.nan) for name in attributes.numbers
+            name: np.full((1, FIRST_SLOTS), np.nan) for name in attributes.numbers
         }
 
     def put(self, slot: int, features: Mapping[str, object]) -> None:
@@ -32,15 +35,13 @@ class Columns:
         for name, codes in self._codes.items():
             tags = tags_of(name, features.get(name))
             wanted = [codes.setdefault(tag, len(codes) + 1) for tag in tags]
-            columns = self._tags[name] = _with_room(self._tags[name], len(wanted), slot)
+            columns = self._tags[name] = _with_room(self._tags[name], len(wanted), slot, 0)
             columns[:, slot] = 0
             columns[: len(wanted), slot] = wanted
-        for name, column in self._numbers.items():
-            if slot >= len(column):
-                column = np.concatenate([column, np.full(len(column), np.nan)])
-                self._numbers[name] = column
+        for name in self._numbers:
             number = number_of(name, features.get(name))
-            column[slot] = np.nan if number is None else number
+            column = self._numbers[name] = _with_room(self._numbers[name], 1, slot, np.nan)
+            column[0, slot] = np.nan if number is None else number
 
     def meet(self, conditions: Sequence[Condition], slots: int) -> Bool:
         """Which of the first `slots` slots meet all conditions."""
@@ -52,7 +53,7 @@ class Columns:
     def _meets(self, condition: Condition, slots: int) -> Bool:
         name = condition.attribute
         if isinstance(condition, Within):
-            return condition.holds(self._numbers[condition.attribute][:slots])
+            return condition.holds(self._numbers[condition.attribute][0, :slots])
         met = np.zeros(slots, np.bool_)
         for attribute in self._attributes.tags if name is None else (name,):
             met |= self._tagged(attribute, condition.values, slots)
@@ -68,7 +69,11 @@ class Columns:
         return met
 
 
-def _with_room(columns: I32, width: int, slot: int) -> I32:
+def _with_room(columns: Array, width: int, slot: int, fill: float) -> Array:
     """At least `width` columns, and a place for the slot."""
-    more = (max(width - len(columns), 0), columns.shape[1] if slot >= columns.shape[1] else 0)
-    return np.pad(columns, ((0, more[0]), (0, more[1]))) if any(more) else columns
+    found, capacity = columns.shape
+    if width <= found and slot < capacity:
+        return columns
+    places = capacity if slot < capacity else max(slot + 1, 2 * capacity)
+    more = ((0, max(width - found, 0)), (0, places - capacity))
+    return np.pad(columns, more, constant_values=fill)

@@ -257,7 +257,8 @@ def encode_item(snapshot: Snapshot, body: Mapping[str, Any]) -> Encoded:
     """An item as it is posted. Raises FeatureError naming the item and the field."""
     manifest, features = snapshot.bundle.manifest, body.get("features", {})
     try:
+        encoded = manifest.features.items.encode([features], beside=manifest.attributes.kinds)
         manifest.attributes.check(features)
-        return manifest.features.items.encode([features], beside=manifest.attributes.kinds)
+        return encoded
     except FeatureError as error:
         raise FeatureError(f"item '{body['item_id']}': {error}") from error

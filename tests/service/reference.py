@@ -38,7 +38,8 @@ class Reference:
     def post(self, item_id: str, features: Mapping[str, Any], available: bool = True) -> None:
         fields = self.bundle.manifest.features.items
         identity = self.bundle.item_identity[self.bundle.item_ids.row(item_id) + 1][None]
-        vectors, history = _run(self._item_tower, identity, fields.encode([features]))
+        encoded = fields.encode([features], beside=features)
+        vectors, history = _run(self._item_tower, identity, encoded)
         self.features[item_id] = dict(features)
         self._vectors[item_id], self._history[item_id] = vectors[0], history[0]
         self._popularity.setdefault(item_id, 0.0)
@@ -78,8 +79,13 @@ class Reference:
             for item_id in self._vectors
             if item_id not in out
             and (include is None or item_id in include)
-            and _meets(self.features[item_id], category, filters or {})
+            and (category is None or category in self._tags(item_id))
+            and all(_has(self.features[item_id].get(n), w) for n, w in (filters or {}).items())
         ]
+
+    def _tags(self, item_id: str) -> list[Any]:
+        names = self.bundle.manifest.attributes.tags
+        return [tag for name in names for tag in _list(self.features[item_id].get(name))]
 
     def scores(
         self,
@@ -127,17 +133,16 @@ class Reference:
         return interest
 
 
-def _meets(item: Mapping[str, Any], category: str | None, filters: Mapping[str, Any]) -> bool:
-    by_name = (_has(item.get(name), wanted) for name, wanted in filters.items())
-    tags = [item.get("category"), *item.get("tags", ())]
-    return (category is None or category in tags) and all(by_name)
-
-
 def _has(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict):
         return value is not None and all(BOUNDS[b](value, bound) for b, bound in wanted.items())
-    values = value if isinstance(value, list) else [value]
-    return any(one in values for one in (wanted if isinstance(wanted, list) else [wanted]))
+    return any(one in _list(value) for one in (wanted if isinstance(wanted, list) else [wanted]))
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return value.split("|")
+    return value if isinstance(value, list) else [value]
 
 
 def assert_best(

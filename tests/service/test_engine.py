@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from contract.bundle import Bundle
 from contract.errors import UnknownItem
 from contract.journal import Kind, Record
+from contract.store import LocalStore
 from service.answer import Answer
 from service.conditions import from_json
 from service.engine import recall, similar
 from service.request import Recall
-from service.snapshot import Snapshot
+from service.snapshot import Snapshot, load_snapshot
 from service.state import State
+from tests.service.conftest import BACKENDS
 from tests.service.reference import Reference, assert_best
 
 ITEMS = ("i0", "i1", "i30", "i77", "i205", "new-0", "new-1", "new-2")
@@ -74,9 +76,12 @@ filters = st.fixed_dictionaries(
 Start = Callable[[], tuple[State, Reference]]
 
 
-@pytest.fixture(scope="session")
-def start(snapshot: Snapshot, bundle: Bundle) -> Start:
-    """A state and the reference with nothing written yet."""
+@pytest.fixture(scope="session", params=BACKENDS)
+def start(request: pytest.FixtureRequest, shelf: LocalStore, bundle: Bundle) -> Start:
+    """A state and the reference with nothing written yet, for each backend."""
+    channel = shelf.channel(request.param)
+    assert channel
+    snapshot = load_snapshot(shelf.bundle(channel.version))
     return lambda: (State.of(snapshot, 1000, 1), Reference(bundle))
 
 
@@ -128,7 +133,7 @@ def assert_right(
     return answer
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     written=st.lists(entries, max_size=30),
     size=st.integers(1, 30),
