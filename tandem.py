@@ -501,7 +501,9 @@ def doctor(as_json: bool) -> None:
 @main.command()
 @click.argument(
     "what",
-    type=click.Choice(["serve", "search", "seam", "train", "build", "quality", "cold", "all"]),
+    type=click.Choice(
+        ["serve", "search", "filters", "seam", "train", "build", "quality", "cold", "all"]
+    ),
 )
 @click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
 @click.option(
@@ -538,6 +540,7 @@ def bench(
     \b
       serve   throughput and latency of the real service, 20 swaps under load
       search  every index backend: recall, latency, build time, bytes, memory
+      filters recalls through filters: recall, k of k, latency beside that without a filter
       seam    every index backend beside the bare library: what is added to a search and a build
       train   preparation and training speed, beside torch-rechub's with --peer
       build   publishing and loading a bundle, and what workers share of it
@@ -566,7 +569,7 @@ def _measure(
 ) -> "list[Row]":
     # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from benchmarks import build, cold, quality, seam, search, serve, train
+    from benchmarks import build, cold, filters, quality, seam, search, serve, train
 
     trained = {"quality": quality.measure, "cold": cold.measure}
     if what in trained:
@@ -575,6 +578,7 @@ def _measure(
         "train": lambda: train.measure(peer),
         "search": lambda: search.measure(items, picture),
         "seam": lambda: seam.measure(items),
+        "filters": lambda: filters.measure(items),
         "build": lambda: build.measure(items),
         "serve": lambda: serve.measure(items),
     }

@@ -24,6 +24,7 @@ import orjson
 
 from contract import manifest as manifests
 from contract.arrays import F32, I32, I64, U8
+from contract.attributes import Postings
 from contract.errors import BundleError
 from contract.features import Encoded
 from contract.ids import Ids, Texts
@@ -51,6 +52,14 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "attributes_text": ("uint8", (None,)),
     "attributes_offsets": ("int64", ("items+1",)),
     "item_states": ("uint8", ("items",)),
+    "tag_values_text": ("uint8", (None,)),
+    "tag_values_offsets": ("int64", ("tag_values+1",)),
+    "tag_values_hashes": ("uint64", ("tag_values",)),
+    "tag_values_rows": ("int64", ("tag_values",)),
+    "tagged_offsets": ("int64", ("tag_values+1",)),
+    "tagged_rows": ("int32", (None,)),
+    "number_values": ("float64", ("numbers", "items")),
+    "number_order": ("int32", ("numbers", "items")),
     "popularity": ("float32", ("items",)),
     "user_codes": ("int32", ("users", "user_codes")),
     "user_numbers": ("float32", ("users", "user_numbers")),
@@ -138,6 +147,11 @@ class Bundle:
     def attributes(self) -> Texts:
         """The features of each item as they were given, one JSON object per row."""
         return Texts(self.arrays["attributes_text"], self.arrays["attributes_offsets"])
+
+    @cached_property
+    def postings(self) -> Postings:
+        """The items by attribute, for filters."""
+        return Postings(self.manifest.attributes, self.arrays)
 
     def user_items(self, user: int) -> tuple[I32, U8]:
         """Rows of everything that user `user` interacted with, oldest first, and the bits of what
@@ -305,6 +319,8 @@ def _size(part: str | int | None, manifest: Manifest) -> int | None:
         "item_numbers": features.items.number_width,
         "user_codes": features.users.code_width,
         "user_numbers": features.users.number_width,
+        "tag_values": manifest.attributes.tag_values,
+        "numbers": len(manifest.attributes.numbers),
     }
     name, plus, one = part.partition("+")
     size: int = sizes[name]

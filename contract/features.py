@@ -17,7 +17,7 @@ import itertools
 import re
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Annotated, Literal, NamedTuple
@@ -296,11 +296,13 @@ class Fields(BaseModel):
     def field(self, name: str) -> "Category | Multi | Number | Text | Vector | None":
         return next((f for f in self.fields if f.name == name), None)
 
-    def encode(self, rows: Sequence[Mapping[str, object]]) -> Encoded:
-        """Entities as mappings from feature name to value. An unknown name is an error."""
+    def encode(self, rows: Sequence[Mapping[str, object]], beside: Collection[str] = ()) -> Encoded:
+        """Entities as mappings from feature name to value. A name that is unknown here and not in
+        `beside` is an error."""
+        known = self.names.union(beside)
         for row in rows:
-            if not row.keys() <= self.names:
-                raise self._unknown(next(iter(row.keys() - self.names)))
+            if not row.keys() <= known:
+                raise _unknown(next(iter(row.keys() - known)), known)
         return self.encode_columns({n: [row.get(n) for row in rows] for n in self.names}, len(rows))
 
     def encode_columns(self, columns: Mapping[str, Sequence[object]], rows: int) -> Encoded:
@@ -315,12 +317,6 @@ class Fields(BaseModel):
                 codes.append(field.encode(values))
         return Encoded(np.concatenate(codes, axis=1), np.concatenate(numbers, axis=1))
 
-    def _unknown(self, name: str) -> FeatureError:
-        near = get_close_matches(name, self.names, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        known = ", ".join(sorted(self.names)) or "none"
-        return FeatureError(f"feature '{name}': not in the schema; known are {known}{hint}")
-
 
 class Schema(BaseModel):
     """What both towers are fed: the features of users and items, and the longest history."""
@@ -330,6 +326,13 @@ class Schema(BaseModel):
     users: Fields
     items: Fields
     history_length: Annotated[int, Field(ge=1)]
+
+
+def _unknown(name: str, known: Collection[str]) -> FeatureError:
+    near = get_close_matches(name, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    names = ", ".join(sorted(known)) or "none"
+    return FeatureError(f"feature '{name}': not in the schema; known are {names}{hint}")
 
 
 def _finite(number: float) -> bool:

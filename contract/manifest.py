@@ -1,12 +1,14 @@
 """The description of a bundle: `manifest.json`, written last. Normative: docs/bundle-format.md."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from contract.attributes import Attributes
 from contract.errors import BundleError
-from contract.features import Schema
+from contract.features import Encoded, Schema
 from contract.kinds import Kinds
 
 FORMAT = 1
@@ -79,12 +81,20 @@ class Manifest(_Part):
     index: Index
     features: Schema
     events: Kinds = Kinds()
+    attributes: Attributes
     files: dict[str, FileEntry]
     metrics: dict[str, float]
     gate: tuple[Check, ...]
     forced: bool = False
     seq: Count = 0
     parent: str | None = None
+
+    def encode_items(self, items: Sequence[Mapping[str, object]]) -> Encoded:
+        """Items as they are posted, with features and attributes. Raises FeatureError."""
+        encoded = self.features.items.encode(items, beside=self.attributes.kinds)
+        for item in items:
+            self.attributes.check(item)
+        return encoded
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -99,6 +99,7 @@ def _manifest(before: Manifest, intake: Intake) -> Manifest:
     dims = {"items": len(arrays["item_vectors"]), "users": len(arrays["user_codes"])}
     changed = {
         "created_at": datetime.now(UTC).replace(microsecond=0),
+        "attributes": intake.attributes,
         "dims": before.dims.model_copy(update=dims),
         "seq": intake.changes.seq,
     }

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from offline import distribute
+from offline import attributes, distribute
 from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset, prepare, read_seq
 from offline.data.tables import read_tables
@@ -81,8 +81,9 @@ def kept(out: Path) -> Path:
 
 
 def prepare_recipe(recipe: Recipe, tables: Path) -> Dataset:
+    """Raises DataError also where the attributes of the recipe could not be published later."""
     features = recipe.features
-    return prepare(
+    dataset = prepare(
         read_tables(tables),
         features.users,
         features.items,
@@ -90,3 +91,5 @@ def prepare_recipe(recipe: Recipe, tables: Path) -> Dataset:
         seq=read_seq(tables),
         kinds=recipe.events,
     )
+    attributes.index(recipe, dataset)
+    return dataset

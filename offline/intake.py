@@ -13,6 +13,7 @@ import numpy.typing as npt
 import orjson
 
 from contract.arrays import F32, I32, I64, U8
+from contract.attributes import Attributes, index_attributes
 from contract.bundle import Bundle, ItemState, ids_arrays, texts_arrays
 from contract.changes import Changes, Event, Posted, fold
 from contract.errors import FeatureError
@@ -26,6 +27,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 class Intake(NamedTuple):
     arrays: Arrays
+    attributes: Attributes
     changes: Changes
     refused: int
     """Posts left out, because the schema of the bundle cannot encode them."""
@@ -50,29 +52,32 @@ def take_in(bundle: Bundle, journal: Journal) -> Intake:
         items=np.array([items.row(event.item_id) for event, _ in events], np.int32),
         bits=np.array([b if e.item_id not in unknown else SEEN for e, b in events], np.uint8),
     )
+    posted = _posted(bundle, items, posts)
+    attributes, postings = _attributes(bundle, posted)
     arrays = {
         **bundle.arrays,
-        **_posted(bundle, items, posts),
+        **posted,
+        **postings,
         **_of_users(bundle, users),
         **_touched(bundle, len(users), done),
         "item_states": _states(bundle, items, posts, changes.deleted | unknown),
         "popularity": _popularity(bundle, len(items), done),
     }
-    return Intake(arrays, changes, encoder.refused)
+    return Intake(arrays, attributes, changes, encoder.refused)
 
 
 class _Encoder:
     """Which records the schema of a bundle takes."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._fields = bundle.manifest.features.items
+        self._manifest = bundle.manifest
         self.refused = 0
 
     def takes(self, record: Record) -> bool:
         if record.kind != "item":
             return True
         try:
-            self._fields.encode([record.body.get("features", {})])
+            self._manifest.encode_items([record.body.get("features", {})])
         except FeatureError:
             self.refused += 1
             return False
@@ -106,7 +111,7 @@ def _posted(bundle: Bundle, items: Ids, posts: Mapping[str, Posted]) -> Arrays:
         return arrays
     rows = np.array([items.row(item_id) for item_id in posts], np.int64)
     features = [posted.features for posted in posts.values()]
-    encoded = bundle.manifest.features.items.encode(features)
+    encoded = bundle.manifest.encode_items(features)
     vectors, history = item_vectors(Towers.open(bundle.path), identity[rows + 1], encoded)
     texts = dict(zip(rows.tolist(), (orjson.dumps(one).decode() for one in features), strict=True))
     return {
@@ -117,6 +122,16 @@ def _posted(bundle: Bundle, items: Ids, posts: Mapping[str, Posted]) -> Arrays:
         "item_numbers": _with(bundle.items.numbers, count, rows, encoded.numbers),
         **texts_arrays("attributes", _texts(bundle.attributes, count, texts)),
     }
+
+
+def _attributes(bundle: Bundle, posted: Arrays) -> tuple[Attributes, Arrays]:
+    """Of all items, out of their features as they are given."""
+    arrays = {**bundle.arrays, **posted}
+    texts = Texts(arrays["attributes_text"], arrays["attributes_offsets"])
+    items = [orjson.loads(texts.raw(row)) for row in range(len(texts))]
+    kinds = bundle.manifest.attributes.kinds
+    columns = {name: [item.get(name) for item in items] for name in kinds}
+    return index_attributes(kinds, columns, len(items))
 
 
 def _states(bundle: Bundle, items: Ids, posts: Mapping[str, Posted], gone: Iterable[str]) -> U8:

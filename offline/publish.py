@@ -10,12 +10,13 @@ import orjson
 from torch import nn
 
 from contract.arrays import F32, I64
+from contract.attributes import Attributes
 from contract.bundle import ids_arrays, texts_arrays
 from contract.ids import Ids, Texts
 from contract.manifest import FORMAT, Dims, Manifest
 from contract.manifest import Index as IndexEntry
 from contract.store import Store
-from offline import build
+from offline import attributes, build
 from offline.build import Content, IndexChoice
 from offline.embed import ItemVectors, embed_items, known_rows, user_embedder
 from offline.export import export_towers
@@ -46,15 +47,16 @@ def content_of(run: Run, backend: str) -> Content:
     def write_towers(directory: Path) -> None:
         export_towers(model, dataset.schema, directory)
 
-    arrays = _arrays(run, vectors, item_known, user_known)
-    return Content(_manifest(run, backend), arrays, write_towers, trained)
+    described, postings = attributes.index(run.description.recipe, dataset)
+    arrays = _arrays(run, vectors, item_known, user_known) | postings
+    return Content(_manifest(run, backend, described), arrays, write_towers, trained)
 
 
 def _arrays(
     run: Run, vectors: ItemVectors, item_known: I64, user_known: I64
 ) -> dict[str, npt.NDArray[Any]]:
     dataset, model = run.dataset, run.model
-    attributes = [orjson.dumps(_present(row)).decode() for row in dataset.attributes.to_dicts()]
+    given = [orjson.dumps(_present(row)).decode() for row in dataset.attributes.to_dicts()]
     return {
         "item_vectors": vectors.items,
         "history_vectors": vectors.history,
@@ -62,7 +64,7 @@ def _arrays(
         "item_numbers": dataset.items.numbers,
         "item_identity": _identity(model.item_identity, item_known),
         **ids_arrays("item_ids", Ids.of(dataset.item_ids)),
-        **texts_arrays("attributes", Texts.of(attributes)),
+        **texts_arrays("attributes", Texts.of(given)),
         "item_states": dataset.states,
         "popularity": dataset.counts(),
         "user_codes": dataset.users.codes,
@@ -75,7 +77,7 @@ def _arrays(
     }
 
 
-def _manifest(run: Run, backend: str) -> Manifest:
+def _manifest(run: Run, backend: str, described: Attributes) -> Manifest:
     description, dataset, model = run.description, run.dataset, run.model
     return Manifest(
         format=FORMAT,
@@ -94,6 +96,7 @@ def _manifest(run: Run, backend: str) -> Manifest:
         ),
         index=IndexEntry(backend=backend),
         features=dataset.schema,
+        attributes=described,
         events=description.recipe.events,
         files={},
         metrics=description.metrics,

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from contract.attributes import AttributeKind
 from contract.errors import RecipeError
 from contract.features import Kind
 from contract.kinds import Kinds
@@ -49,6 +50,9 @@ class Recipe(_Part):
     features: Features = Features()
     events: Kinds = Kinds()
     """Kind of event -> what it counts as; both, where it is not named."""
+    attributes: dict[str, AttributeKind] | None = None
+    """Column of the items table -> kind: what requests may filter by. None: every category, multi
+    and number feature of the items."""
     history_length: int = Field(default=50, ge=1, le=1000)
     parameters: dict[str, Any] = {}
     """Arguments of the model's constructor."""

@@ -110,7 +110,7 @@ def tune(
     path = directory / (kind.filename or "")
     built = params_from(kind.Build, build)
     kind.build(vectors, path, built)
-    with _one_thread():
+    with one_thread():
         curve = sorted(_curve(kind, path, vectors, built, wanted), key=lambda p: p.effort)
     reached = [point for point in curve if point.recall >= wanted.recall]
     if not reached:
@@ -200,7 +200,7 @@ def _with_effort(kind: type[Backend], effort: int) -> Any:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """As a worker of the service searches."""
     import faiss
 

@@ -33,4 +33,6 @@ class Answer:
     source: Source
     widened: bool = False
     """Whether the first search left fewer than k, so that the filter had to go into a second."""
+    exact: bool = False
+    """Whether few rows were eligible, so that all of them were scored and no index was asked."""
     stages: Stages = field(default_factory=Stages)

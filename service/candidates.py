@@ -5,9 +5,11 @@ from typing import NamedTuple
 import numpy as np
 
 from contract.arrays import F32, I64
+from contract.index.exact import scan
 from contract.merge import merge
 from service.filters import Filter
 from service.overlay import Overlay
+from service.selection import few
 from service.state import State
 
 OVERFETCH = 4
@@ -21,16 +23,23 @@ class Candidates(NamedTuple):
     scores: F32
     widened: bool = False
     """Whether the first search left fewer than k, so that the filter had to go into a second."""
+    exact: bool = False
+    """Whether few rows were eligible, so that all of them were scored and no index was asked."""
 
 
 def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     """The k eligible items nearest to any of the vectors (K, D)."""
-    rows, scores, widened = _search(state.overlay, filter_, vectors, k)
-    live_rows, live_scores = _search_overlay(state.overlay, filter_, vectors)
-    best, best_scores = merge(
-        np.concatenate([rows, live_rows]), np.concatenate([scores, live_scores]), k
-    )
-    return Candidates(best, best_scores, widened)
+    overlay = state.overlay
+    if (rows := filter_.few_rows()) is not None:
+        return _scan(state, filter_, vectors, k, rows)
+    if found := _search(overlay, filter_, vectors, k):
+        return _merge(found, _search_overlay(overlay, filter_, vectors), k)
+    allowed = filter_.bundle_rows()
+    if np.count_nonzero(allowed) <= few(overlay.base):
+        return _scan(state, filter_, vectors, k, np.flatnonzero(allowed))._replace(widened=True)
+    found = overlay.search(vectors, k, filter_.searched_rows())
+    live = _search_overlay(overlay, filter_, vectors)
+    return _merge(found, live, k)._replace(widened=True)
 
 
 def popular(state: State, filter_: Filter, k: int) -> Candidates:
@@ -46,27 +55,42 @@ def popular(state: State, filter_: Filter, k: int) -> Candidates:
     return Candidates(rows[best], counts[best] / snapshot.interactions)
 
 
-def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32, bool]:
+def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32] | None:
     """Eligible rows of what the index holds with their scores, flat over the vectors (K, D); the k
-    best of each are among them. The third value: whether a second search was needed."""
-    if filter_.category is not None:
-        rows, scores = overlay.search(vectors, k, filter_.searched_rows())
-        return rows.ravel(), scores.ravel(), False
+    best of each are among them. None where what is not eligible left too few."""
     removed = filter_.most_removed()
     fetch = min(overlay.searched, k + min(removed, OVERFETCH * k))
-    rows, scores = overlay.search(vectors, fetch)
+    rows, scores = overlay.search(vectors, fetch, filter_.selected_rows())
     kept = filter_.keep(rows)
-    if removed <= OVERFETCH * k or bool((kept.sum(axis=1) >= min(k, fetch)).all()):
-        return rows[kept], scores[kept], False
-    rows, scores = overlay.search(vectors, k, filter_.searched_rows())
-    return rows.ravel(), scores.ravel(), True
+    if removed > OVERFETCH * k and bool((kept.sum(axis=1) < min(k, fetch)).any()):
+        return None
+    return rows[kept], scores[kept]
 
 
 def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I64, F32]:
     """Eligible rows of the overlay that no index holds, with their best score over the vectors
     (K, D), exactly."""
-    if overlay.appended or not overlay.slots:
+    if overlay.appended:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    return _scan_overlay(overlay, filter_, vectors)
+
+
+def _scan(state: State, filter_: Filter, vectors: F32, k: int, rows: I64) -> Candidates:
+    """The best of these eligible rows (n,) of the bundle and of the overlay; no index is asked."""
+    found = scan(state.snapshot.bundle.item_vectors, vectors, k, rows)
+    live = _scan_overlay(state.overlay, filter_, vectors)
+    return _merge(found, live, k)._replace(exact=True)
+
+
+def _scan_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I64, F32]:
+    if not overlay.slots:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     slots = np.flatnonzero(filter_.overlay_slots())
     scores: F32 = (vectors @ overlay.vectors[slots].T).max(axis=0)
     return slots + overlay.base, scores
+
+
+def _merge(found: tuple[I64, F32], live: tuple[I64, F32], k: int) -> Candidates:
+    (rows, scores), (live_rows, live_scores) = found, live
+    rows = np.concatenate([rows.ravel(), live_rows])
+    return Candidates(*merge(rows, np.concatenate([scores.ravel(), live_scores]), k))

@@ -8,11 +8,11 @@ from time import perf_counter
 
 import numpy as np
 
-from contract.arrays import F32, I64, Bool
+from contract.arrays import F32
 from service.answer import Answer, Item, Source, Stages
 from service.asker import Asker, identify
 from service.candidates import Candidates, nearest, popular
-from service.filters import Filter
+from service.filters import Filter, filter_of
 from service.request import Recall
 from service.snapshot import pad_history
 from service.state import State
@@ -22,7 +22,7 @@ def recall(state: State, request: Recall) -> Answer:
     """Raises FeatureError for a profile that the schema cannot encode."""
     clock = _Clock()
     asker = identify(state, request)
-    filter_ = _filter(state, request, asker.seen)
+    filter_ = filter_of(state, request, asker.seen)
     if asker.source == "fallback":
         clock.lap("encode")
         return _answer(state, popular(state, filter_, request.k), asker.source, clock)
@@ -59,23 +59,6 @@ def _history(state: State, asker: Asker) -> tuple[F32, F32]:
     return pad_history(state.overlay.history_vectors(asker.history[-length:]), length)
 
 
-def _filter(state: State, request: Recall, seen: I64) -> Filter:
-    excluded = state.overlay.rows(request.exclude)
-    blocked = np.concatenate([seen, excluded]) if len(excluded) else seen
-    return Filter(state.overlay, blocked, _category(state, request.category))
-
-
-def _category(state: State, category: str | None) -> tuple[Bool, Bool] | None:
-    if category is None:
-        return None
-    snapshot, overlay = state.snapshot, state.overlay
-    base = snapshot.category_rows(category)
-    live = snapshot.in_category(overlay.codes, category)
-    if base is None or live is None:
-        return np.zeros(overlay.base, np.bool_), np.zeros(overlay.slots, np.bool_)
-    return base, live
-
-
 def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> Answer:
     clock.lap("search")
     base = state.overlay.base
@@ -84,4 +67,4 @@ def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> A
         for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
     ]
     clock.lap("merge")
-    return Answer(items, source, found.widened, clock.stages)
+    return Answer(items, source, found.widened, found.exact, clock.stages)

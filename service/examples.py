@@ -17,6 +17,7 @@ def _examples(**values: Any) -> Any:
 RECOMMENDATION = _examples(
     session={"history": ["1", "2", "3"], "k": 10},
     known_user={"user_id": "1", "k": 10, "exclude": ["1"]},
+    seen_and_new={"user_id": "1", "k": 10, "exclude_seen": False, "include": ["1", "2", "3"]},
 )
 ITEMS = _examples(
     one={"item_id": "new-1", "features": {}},

@@ -1,16 +1,20 @@
-"""What may not be returned, as a test on candidate rows and as a bitmap for the search."""
+"""What may be returned: as a test on candidate rows, as a bitmap for the search, or as rows."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
 from contract.arrays import I64, Bool
+from service.conditions import AnyOf
 from service.overlay import Overlay
+from service.request import Recall
+from service.selection import Selection
+from service.state import State
 
 
 @dataclass(frozen=True, eq=False)
 class Filter:
-    """The eligible rows of one request: alive, in the category, not blocked.
+    """The eligible rows of one request: alive, selected, not blocked.
 
     `blocked` are rows of bundle or overlay that this request must not return: what the user has
     seen, what the request excludes.
@@ -18,40 +22,81 @@ class Filter:
 
     overlay: Overlay
     blocked: I64
-    category: tuple[Bool, Bool] | None = None
-    """Which bundle rows (N,) and which overlay slots are in the category asked for."""
+    selection: Selection | None = None
+    """The bundle rows that the request is for; None: all."""
+    selected_slots: Bool | None = None
+    """Which overlay slots (S,) the request is for; None: all."""
 
     def bundle_rows(self) -> Bool:
         """Bitmap (N,) of the eligible rows of the bundle."""
         allowed = ~self.overlay.dead
-        if self.category is not None:
-            allowed &= self.category[0]
+        if self.selection is not None:
+            allowed &= self.selection.marked(self.overlay.base)
         allowed[self.blocked[self.blocked < self.overlay.base]] = False
         return allowed
 
     def overlay_slots(self) -> Bool:
         """Bitmap of the eligible slots of the overlay."""
         allowed = self.overlay.alive.copy()
-        if self.category is not None:
-            allowed &= self.category[1]
+        if self.selected_slots is not None:
+            allowed &= self.selected_slots
         slots = self.blocked[self.blocked >= self.overlay.base] - self.overlay.base
         allowed[slots] = False
         return allowed
 
+    def few_rows(self) -> I64 | None:
+        """The eligible rows of the bundle, ascending, where the request is for few; else None."""
+        if self.selection is None or self.selection.rows is None:
+            return None
+        rows = self.selection.rows
+        return rows[self.keep(rows)]
+
+    def selected_rows(self) -> Bool | None:
+        """Bitmap of those that the request is for, eligible or not, among the rows that a search
+        finds; None: all. Not to be changed."""
+        if self.selection is None or self.selected_slots is None:
+            return None
+        return self._searched(self.selection.marked(self.overlay.base), self.selected_slots)
+
     def searched_rows(self) -> Bool:
         """Bitmap of the eligible ones among the rows that a search finds."""
-        bundle = self.bundle_rows()
-        return np.concatenate([bundle, self.overlay_slots()]) if self.overlay.appended else bundle
+        return self._searched(self.bundle_rows(), self.overlay_slots())
 
     def keep(self, rows: I64) -> Bool:
-        """Which of these rows are eligible, without a bitmap over the catalogue; row -1 is not.
-        Only for requests without a category."""
+        """Which of these rows, all selected, are eligible, without a bitmap over the catalogue; row
+        -1 is not."""
         kept: Bool = (rows >= 0) & self.overlay.lives(rows)
         if len(self.blocked):
-            kept &= ~np.isin(rows, self.blocked)
+            kept &= ~self.overlay.marks.among(rows, self.blocked)
         return kept
 
     def most_removed(self) -> int:
-        """At most so many of the rows that a search finds are not eligible; only for requests
-        without a category."""
+        """At most so many of the selected rows that a search finds are not eligible."""
         return len(self.blocked) + self.overlay.gone
+
+    def _searched(self, bundle_rows: Bool, slots: Bool) -> Bool:
+        return np.concatenate([bundle_rows, slots]) if self.overlay.appended else bundle_rows
+
+
+def filter_of(state: State, request: Recall, seen: I64) -> Filter:
+    """What `request` may be answered with, asked by someone who has seen the rows `seen`."""
+    excluded = state.overlay.rows(request.exclude)
+    blocked = np.concatenate([seen, excluded]) if request.exclude_seen else excluded
+    return Filter(state.overlay, blocked, *_select(state, request))
+
+
+def _select(state: State, request: Recall) -> tuple[Selection | None, Bool | None]:
+    overlay, selector = state.overlay, state.snapshot.selector
+    conditions = request.conditions
+    if request.category is not None:
+        conditions = (*conditions, AnyOf(None, (request.category,)))
+    if not conditions and request.include is None:
+        return None, None
+    slots = overlay.columns.meet(conditions, overlay.slots)
+    if request.include is None:
+        return selector.select(conditions), slots
+    rows = np.unique(overlay.rows(request.include))
+    border = int(np.searchsorted(rows, overlay.base))
+    named = np.zeros(overlay.slots, np.bool_)
+    named[rows[border:] - overlay.base] = True
+    return selector.among(rows[:border], conditions), slots & named

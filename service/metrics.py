@@ -67,6 +67,11 @@ class Metrics:
             "Recalls whose filter left too few, so that it had to go into a second search.",
             registry=registry,
         )
+        self.exact = Counter(
+            "tandem_searches_exact",
+            "Recalls for which few items were eligible: all were scored and no index was asked.",
+            registry=registry,
+        )
         self.writes = Counter(
             "tandem_writes", "Acknowledged journal entries by kind.", ("kind",), registry=registry
         )

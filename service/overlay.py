@@ -13,13 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from contract.arrays import F32, I32, I64, Bool
+from contract.arrays import F32, I64, Bool
 from contract.bundle import ItemState
 from contract.errors import FeatureError, UnknownItem
 from contract.features import Encoded
 from contract.ids import UNKNOWN
 from contract.index.base import Answer, Appendable, Appended
 from contract.journal import Record
+from service.columns import Columns
+from service.marks import Marks
 from service.snapshot import Snapshot
 
 
@@ -51,6 +53,8 @@ class Overlay:
         self.dead_count = int(self.dead.sum())
         self._deleted = set(np.flatnonzero(states == ItemState.DELETED).tolist())
         """Bundle rows that were deleted, and may have been posted again since."""
+        self.columns = Columns(snapshot.bundle.manifest.attributes)
+        self.marks = Marks()
         self.refused = 0
         """Journaled items whose features this bundle's schema cannot encode."""
         self._ids: list[str] = []
@@ -58,8 +62,6 @@ class Overlay:
         self._replaced: dict[int, int] = {}
         self._vectors = np.empty((0, dims.dim), np.float32)
         self._history = np.empty((0, dims.history), np.float32)
-        code_width = snapshot.bundle.manifest.features.items.code_width
-        self._codes = np.empty((0, code_width), np.int32)
         self._popularity = np.empty(0, np.float32)
         self._alive = np.empty(0, np.bool_)
 
@@ -74,10 +76,6 @@ class Overlay:
     @property
     def vectors(self) -> F32:
         return self._vectors[: self.slots]
-
-    @property
-    def codes(self) -> I32:
-        return self._codes[: self.slots]
 
     @property
     def popularity(self) -> F32:
@@ -196,13 +194,14 @@ class Overlay:
         encoded = {r.body["item_id"]: e for r in records if (e := self._encoded(r)) is not None}
         if not encoded:
             return
-        vectors, history, codes = self._embed(encoded)
+        vectors, history = self._embed(encoded)
         for n, record in enumerate(r for r in records if r.body["item_id"] in encoded):
             item_id, available = record.body["item_id"], record.body.get("available", True)
             slot = self._slot(item_id)
             self._vectors[slot], self._history[slot] = vectors[n], history[n]
-            self._codes[slot], self._alive[slot] = codes[n], available
+            self._alive[slot] = available
             features = record.body.get("features", {})
+            self.columns.put(slot, features)
             self.items[item_id] = OverlayItem(slot, record.seq, features, available)
             row = self._snapshot.bundle.item_ids.row(item_id)
             if row != UNKNOWN:
@@ -218,16 +217,15 @@ class Overlay:
             self.refused += 1
             return None
 
-    def _embed(self, items: Mapping[str, Encoded]) -> tuple[F32, F32, I32]:
-        """Item vectors (n, D), history vectors (n, H), codes (n, C). An item that the bundle knows
-        keeps its trained identity; a new one gets the unknown one."""
+    def _embed(self, items: Mapping[str, Encoded]) -> tuple[F32, F32]:
+        """Item vectors (n, D), history vectors (n, H). An item that the bundle knows keeps its
+        trained identity; a new one gets the unknown one."""
         bundle = self._snapshot.bundle
         codes = np.concatenate([e.codes for e in items.values()])
         numbers = np.concatenate([e.numbers for e in items.values()])
         known = [bundle.item_ids.row(item_id) + 1 for item_id in items]
         identity = bundle.item_identity[known]
-        vectors, history = self._snapshot.item_tower(identity, Encoded(codes, numbers))
-        return vectors, history, codes
+        return self._snapshot.item_tower(identity, Encoded(codes, numbers))
 
     def _delete(self, item_id: str) -> None:
         item = self.items.pop(item_id, None)
@@ -256,7 +254,7 @@ class Overlay:
         return slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("_vectors", "_history", "_codes", "_popularity", "_alive"):
+        for name in ("_vectors", "_history", "_popularity", "_alive"):
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
@@ -266,6 +264,6 @@ class Overlay:
 def encode_item(snapshot: Snapshot, body: Mapping[str, Any]) -> Encoded:
     """An item as it is posted. Raises FeatureError naming the item and the field."""
     try:
-        return snapshot.bundle.manifest.features.items.encode([body.get("features", {})])
+        return snapshot.bundle.manifest.encode_items([body.get("features", {})])
     except FeatureError as error:
         raise FeatureError(f"item '{body['item_id']}': {error}") from error

@@ -3,7 +3,19 @@
 from typing import Annotated, Any, Literal
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+)
+from pydantic.json_schema import JsonSchemaValue
+
+from contract.attributes import AttributeKind
+from service.conditions import BOUNDS
 
 # The last second of the year 9999. Milliseconds since 1970 lie beyond it, and are refused.
 LAST_SECOND = 253_402_300_799
@@ -19,6 +31,22 @@ def _storable(features: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"cannot be stored: {error}") from error
     return features
 
+
+FILTERS: JsonSchemaValue = {
+    "type": "object",
+    "additionalProperties": {
+        "anyOf": [
+            {"type": ["string", "number"]},
+            {"type": "array", "items": {"type": ["string", "number"]}, "minItems": 1},
+            {
+                "type": "object",
+                "properties": {bound: {"type": "number"} for bound in BOUNDS},
+                "minProperties": 1,
+                "additionalProperties": False,
+            },
+        ]
+    },
+}
 
 Features = Annotated[dict[str, Any], AfterValidator(_storable)]
 
@@ -37,7 +65,14 @@ class RecommendationRequest(_Body):
     )
     k: int = Field(50, ge=1)
     exclude: list[Id] = []
+    exclude_seen: bool = Field(
+        True, description="Leave out what the user has touched and what `history` names."
+    )
+    include: list[Id] | None = Field(None, description="The only items that may be answered.")
     category: str | None = None
+    filters: Annotated[dict[str, Any], WithJsonSchema(FILTERS)] = Field(
+        {}, description="Attribute -> a value, a list of which any will do, or bounds of a number."
+    )
     min_seq: int = Field(0, ge=0)
 
 
@@ -135,6 +170,7 @@ class BundleKnown(_Body):
     created_at: str
     items: int
     users: int
+    attributes: dict[str, AttributeKind] = Field(description="What requests may filter by.")
     metrics: dict[str, float]
     forced: bool
     refused: Refused | None

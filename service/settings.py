@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     max_exclude: int = Field(
         10_000, ge=1, description="Most item ids in the exclude list of one request."
     )
+    max_include: int = Field(
+        10_000, ge=1, description="Most item ids in the include list of one request."
+    )
+    max_filters: int = Field(
+        100, ge=1, description="Most values and bounds in the filters of one request."
+    )
     max_batch: int = Field(5000, ge=1, description="Most items or events in one POST.")
     max_body: int = Field(
         8 * 2**20, ge=1024, description="Largest request body, in bytes; beyond it, 413."

@@ -4,25 +4,23 @@ Loading is also the last gate: every page is touched once, and the golden reques
 publisher recorded are answered again. A bundle that fails is refused before anyone is served.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from contract.arrays import F32, I32, Bool
+from contract.arrays import F32, I32
 from contract.bundle import Bundle, open_bundle
 from contract.errors import BundleError
-from contract.features import Category, Encoded, Multi
+from contract.features import Encoded
 from contract.index import Index, load_backend, open_index
+from service.selection import Selector
 from service.towers import ItemTower, UserTower
 
 PAGE = 4096
-KEPT_CATEGORIES = 32
-"""Bitmaps kept for the categories asked for last: one byte an item each, in every worker."""
 GOLDEN_ITEMS = 16
 GOLDEN_OVERLAP = 0.9
 GOLDEN_DIFFERENCE = 1e-3
@@ -48,31 +46,14 @@ class Snapshot:
     def history_length(self) -> int:
         return self.bundle.manifest.features.history_length
 
-    def in_category(self, codes: I32, category: str) -> Bool | None:
-        """Which of n encoded items (n, C) carry the value in a category or multi feature; None when
-        no item of this bundle's vocabulary has it."""
-        found = np.zeros(len(codes), np.bool_)
-        known = False
-        for field in self.bundle.manifest.features.items.fields:
-            if isinstance(field, Category | Multi) and (code := field.code(category)):
-                block = self.bundle.manifest.features.items.block(field.name)
-                assert block is not None
-                found |= (codes[:, block.start : block.start + block.width] == code).any(axis=1)
-                known = True
-        return found if known else None
-
     @cached_property
     def interactions(self) -> float:
         """Of all items together; at least 1, so that shares can be taken."""
         return max(float(self.bundle.popularity.sum()), 1.0)
 
     @cached_property
-    def category_rows(self) -> Callable[[str], Bool | None]:
-        """`in_category` of the bundle's own items, kept for the categories asked for last."""
-        codes = self.bundle.items.codes
-        return lru_cache(maxsize=KEPT_CATEGORIES)(
-            lambda category: self.in_category(codes, category)
-        )
+    def selector(self) -> Selector:
+        return Selector(self.bundle.postings, self.items)
 
     def embed_user(self, user: int, profile: Encoded, history: F32, mask: F32) -> F32:
         """User row (-1: unknown), encoded profile of one user, history (L, H) and mask (L,) -> the

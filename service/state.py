@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from contract.attributes import Attributes
 from contract.journal import Record
 from service.overlay import Overlay
 from service.snapshot import Snapshot
@@ -21,6 +22,11 @@ class State:
     def of(cls, snapshot: Snapshot, max_user_events: int, journal: int) -> "State":
         """Before any record of the journal of this identity."""
         return cls(snapshot, Overlay(snapshot, journal), LiveUsers(max_user_events))
+
+    @property
+    def attributes(self) -> Attributes:
+        """What requests may filter by."""
+        return self.snapshot.bundle.manifest.attributes
 
     def apply(self, records: Sequence[Record]) -> None:
         """Take in journal records that follow those already applied."""

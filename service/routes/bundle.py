@@ -27,6 +27,7 @@ async def get_bundle(parts: Use) -> Response:
         "created_at": manifest.created_at,
         "items": manifest.dims.items,
         "users": manifest.dims.users,
+        "attributes": manifest.attributes.kinds,
         "metrics": manifest.metrics,
         "forced": manifest.forced,
         "refused": refusal,

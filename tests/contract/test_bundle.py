@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from contract.attributes import Attributes
 from contract.bundle import ARRAYS, Bundle, open_bundle, write_bundle
 from contract.errors import BundleError
 from contract.features import Fields, Schema
@@ -32,6 +33,7 @@ def tiny_manifest(version: str) -> Manifest:
         ),
         index=Index(backend="exact"),
         features=Schema(users=Fields(), items=Fields(), history_length=1),
+        attributes=Attributes(),
         files={},
         metrics={},
         gate=(),

@@ -2,7 +2,8 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from operator import ge, gt, le, lt
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from contract.kinds import HISTORY, SEEN
 
 TOLERANCE = 1e-5
 BITS = {"both": HISTORY + SEEN, "history": HISTORY, "seen": SEEN, "nothing": 0}
+BOUNDS: dict[str, Callable[[Any, Any], bool]] = {"gte": ge, "gt": gt, "lte": le, "lt": lt}
 
 
 class Reference:
@@ -26,9 +28,6 @@ class Reference:
         self.features: dict[str, dict[str, Any]] = {
             item_id: json.loads(bundle.attributes.raw(row)) for row, item_id in enumerate(self.ids)
         }
-        items = self.features.values()
-        self._categories = {item["category"] for item in items}
-        self._tags = {tag for item in items for tag in item["tags"]}
         states = dict(zip(self.ids, bundle.item_states.tolist(), strict=True))
         self.deleted = {i for i, state in states.items() if state == ItemState.DELETED}
         self.unavailable = {i for i, state in states.items() if state == ItemState.UNAVAILABLE}
@@ -42,7 +41,8 @@ class Reference:
     def post(self, item_id: str, features: Mapping[str, Any], available: bool = True) -> None:
         fields = self.bundle.manifest.features.items
         identity = self.bundle.item_identity[self.bundle.item_ids.row(item_id) + 1][None]
-        vectors, history = _run(self._item_tower, identity, fields.encode([features]))
+        encoded = fields.encode([features], beside=features)
+        vectors, history = _run(self._item_tower, identity, encoded)
         self.features[item_id] = dict(features)
         self._vectors[item_id], self._history[item_id] = vectors[0], history[0]
         self._popularity.setdefault(item_id, 0.0)
@@ -58,10 +58,6 @@ class Reference:
 
     def knows(self, item_id: str) -> bool:
         return item_id in self.features and item_id not in self.deleted
-
-    def values(self) -> set[str]:
-        """What a request may name as a category."""
-        return self._categories | self._tags
 
     def seen(self, user_id: str | None) -> list[str]:
         """What is not to be recommended to the user again, unknown items among it."""
@@ -79,26 +75,32 @@ class Reference:
         before = [(self.ids[r], b) for r, b in zip(rows, bits, strict=True)]
         return [item_id for item_id, bits in before + self._touched[user_id] if bits & bit]
 
-    def in_category(self, category: str) -> set[str]:
-        """A value that training did not see is no category, whoever has it."""
-        return {
-            item_id
-            for item_id, item in self.features.items()
-            if (category == item.get("category") and category in self._categories)
-            or (category in item.get("tags", ()) and category in self._tags)
-        }
-
     def eligible(
         self,
         user_id: str | None = None,
         history: Sequence[str] = (),
         exclude: Sequence[str] = (),
         category: str | None = None,
+        filters: Mapping[str, Any] | None = None,
+        include: Sequence[str] | None = None,
+        exclude_seen: bool = True,
     ) -> list[str]:
-        """The items that a request may be answered with."""
-        out = {*self.deleted, *self.unavailable, *self.seen(user_id), *history, *exclude}
-        wanted = self.features.keys() if category is None else self.in_category(category)
-        return [item_id for item_id in self._vectors if item_id in wanted and item_id not in out]
+        """The items that a request may be answered with; `filters` as in the body of a POST."""
+        out = {*self.deleted, *self.unavailable, *exclude}
+        if exclude_seen:
+            out |= {*self.seen(user_id), *history}
+        return [
+            item_id
+            for item_id in self._vectors
+            if item_id not in out
+            and (include is None or item_id in include)
+            and (category is None or category in self._tags(item_id))
+            and all(_has(self.features[item_id].get(n), w) for n, w in (filters or {}).items())
+        ]
+
+    def _tags(self, item_id: str) -> list[Any]:
+        names = self.bundle.manifest.attributes.tags
+        return [tag for name in names for tag in _list(self.features[item_id].get(name))]
 
     def scores(
         self,
@@ -144,6 +146,18 @@ class Reference:
         found = _run(self._user_tower, identity, profile, history=vectors, mask=mask)
         interest: F32 = found[0][0, 0]
         return interest
+
+
+def _has(value: Any, wanted: Any) -> bool:
+    if isinstance(wanted, dict):
+        return value is not None and all(BOUNDS[b](value, bound) for b, bound in wanted.items())
+    return any(one in _list(value) for one in (wanted if isinstance(wanted, list) else [wanted]))
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, str):
+        return value.split("|")
+    return value if isinstance(value, list) else [value]
 
 
 def assert_best(

@@ -61,9 +61,10 @@ class Shop:
         answer = self.recommend(user_id=user_id, **body)
         history = body.get("history")
         scores = self.reference.scores(user_id, history)
+        body = {"history": (), **body}
         if answer["source"] == "fallback":
             scores = self.reference.shares()
-        eligible = self.reference.eligible(user_id, history or (), category=body.get("category"))
+        eligible = self.reference.eligible(user_id, **body)
         assert_best(answer, scores, eligible, ALL)
         return answer
 

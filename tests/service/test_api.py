@@ -14,6 +14,7 @@ from tests.conftest import live
 from tests.service.server import ADMIN, Server, wait_until
 
 MAX_BODY, MAX_BATCH, MAX_HISTORY, MAX_EXCLUDE, MAX_K = 20_000, 5, 6, 7, 300
+MAX_INCLUDE, MAX_FILTERS = 8, 4
 JSON = {"Content-Type": "application/json"}
 
 
@@ -24,6 +25,8 @@ def server(shelf: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "max_batch": MAX_BATCH,
         "max_history": MAX_HISTORY,
         "max_exclude": MAX_EXCLUDE,
+        "max_include": MAX_INCLUDE,
+        "max_filters": MAX_FILTERS,
         "max_k": MAX_K,
     }
     with Server(shelf.root, tmp_path_factory.mktemp("api"), channel="exact", **limits) as server:
@@ -74,6 +77,12 @@ RECALL = "/v1/recommendations"
         (RECALL, {"history": "i1"}, "body.history"),
         (RECALL, {"history": [1]}, "body.history.0"),
         (RECALL, {"min_seq": -1}, "body.min_seq"),
+        (RECALL, {"include": "i1"}, "body.include"),
+        (RECALL, {"include": [""]}, "body.include.0"),
+        (RECALL, {"exclude_seen": "perhaps"}, "body.exclude_seen"),
+        (RECALL, {"filters": ["tags"]}, "body.filters"),
+        (RECALL, {"filters": {"colour": "red"}}, "filters.colour: no such attribute; known are"),
+        (RECALL, {"filters": {"year": {"above": 1}}}, "filters.year: expected bounds"),
         (RECALL, {"users": "u1"}, "body.users"),
     ],
 )
@@ -177,6 +186,7 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(server: Server) -> No
         (EVENTS, "events", EVENT, MAX_BATCH),
         (RECALL, "history", "i1", MAX_HISTORY),
         (RECALL, "exclude", "i1", MAX_EXCLUDE),
+        (RECALL, "include", "i1", MAX_INCLUDE),
     ],
 )
 def test_a_list_over_its_limit_is_refused_and_the_limit_named(
@@ -189,6 +199,20 @@ def test_a_list_over_its_limit_is_refused_and_the_limit_named(
     assert message.startswith(f"{field}: at most {limit} in one request, found {limit + 1}")
     ones = [one | {"item_id": f"x{n}"} if path == ITEMS else one for n in range(limit)]
     assert server.client.post(path, json={field: ones}).is_success
+
+
+def test_filters_of_too_many_values_are_refused_and_the_limit_named(server: Server) -> None:
+    values = [f"value {n}" for n in range(MAX_FILTERS)]
+    most = {"filters": {"tags": values[1:], "year": {"gte": 1990, "lt": 2000}}}
+    assert server.client.post(RECALL, json=most).is_success
+    more = {"filters": {"tags": values, "year": {"gte": 1990, "lt": 2000}}}
+
+    message = assert_error(server.client.post(RECALL, json=more), 413, "too_large")
+
+    wanted = f"filters: at most {MAX_FILTERS} in one request, found {MAX_FILTERS + 1}"
+    assert message.startswith(wanted)
+    texts = {"filter": ["tags=" + "|".join(values), "year>1990"]}
+    assert_error(server.client.get(f"{RECALL}/u1", params=texts), 413, "too_large")
 
 
 @pytest.mark.parametrize("action", ["reload", "rollback"])

@@ -1,6 +1,7 @@
 """The engine against the plain reference: any writes, cut anyhow, then any recall."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 from contract.bundle import Bundle
 from contract.errors import UnknownItem
 from contract.journal import Kind, Record
+from contract.store import LocalStore
 from service.answer import Answer
+from service.conditions import from_json
 from service.engine import recall, similar
 from service.request import Recall
-from service.snapshot import Snapshot
+from service.snapshot import Snapshot, load_snapshot
 from service.state import State
-from tests.service.conftest import KINDS
+from tests.service.conftest import BACKENDS, KINDS
 from tests.service.reference import Reference, assert_best
 
 ITEMS = ("i0", "i1", "i30", "i77", "i205", "new-0", "new-1", "new-2")
@@ -51,16 +54,35 @@ requests = st.builds(
     user_id=st.sampled_from((None, "nobody", *USERS)),
     history=st.none() | st.lists(st.sampled_from(("x", "i50", *ITEMS)), max_size=25),
     exclude=st.lists(st.sampled_from((*ITEMS, *(f"i{n}" for n in range(200)))), max_size=150),
+    exclude_seen=st.booleans(),
+    include=st.none() | st.lists(st.sampled_from(("x", "i50", *ITEMS)), max_size=12),
     category=st.none() | st.sampled_from(CATEGORIES),
+)
+tags = st.one_of(
+    st.sampled_from(CATEGORIES), st.lists(st.sampled_from(CATEGORIES), min_size=1, max_size=4)
+)
+years = st.integers(1975, 2030)
+bounds = st.dictionaries(st.sampled_from(("gte", "gt", "lte", "lt")), years, min_size=1)
+filters = st.fixed_dictionaries(
+    {},
+    optional={
+        "category": tags,
+        "tags": tags,
+        "year": st.one_of(years, bounds, st.lists(years, min_size=1, max_size=30)),
+        "price": st.fixed_dictionaries({"lt": st.floats(0, 40)}),
+    },
 )
 
 
 Start = Callable[[], tuple[State, Reference]]
 
 
-@pytest.fixture(scope="session")
-def start(snapshot: Snapshot, bundle: Bundle) -> Start:
-    """A state and the reference with nothing written yet."""
+@pytest.fixture(scope="session", params=BACKENDS)
+def start(request: pytest.FixtureRequest, shelf: LocalStore, bundle: Bundle) -> Start:
+    """A state and the reference with nothing written yet, for each backend."""
+    channel = shelf.channel(request.param)
+    assert channel
+    snapshot = load_snapshot(shelf.bundle(channel.version))
     return lambda: (State.of(snapshot, 1000, 1), Reference(bundle))
 
 
@@ -85,7 +107,11 @@ def as_body(answer: Answer) -> dict[str, Any]:
     return {"items": [{"item_id": i.item_id, "score": i.score} for i in answer.items]}
 
 
-def assert_right(state: State, reference: Reference, request: Recall) -> Answer:
+def assert_right(
+    state: State, reference: Reference, request: Recall, filters: Mapping[str, Any] | None = None
+) -> Answer:
+    """`filters`, as in the body of a POST, take the place of the request's conditions."""
+    request = replace(request, conditions=from_json(filters or {}, state.attributes))
     answer = recall(state, request)
     user_id, history = request.user_id, request.history
     before = reference.history(user_id) if history is None else history
@@ -95,22 +121,30 @@ def assert_right(state: State, reference: Reference, request: Recall) -> Answer:
         source = "model"
     assert answer.source == source
     scores = reference.shares() if source == "fallback" else reference.scores(user_id, history)
-    eligible = reference.eligible(user_id, history or (), request.exclude, request.category)
+    eligible = reference.eligible(
+        user_id,
+        history or (),
+        request.exclude,
+        request.category,
+        include=request.include,
+        exclude_seen=request.exclude_seen,
+        filters=filters,
+    )
     assert_best(as_body(answer), scores, eligible, request.k)
     return answer
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     written=st.lists(entries, max_size=30),
     size=st.integers(1, 30),
-    asked=st.lists(requests, min_size=1, max_size=5),
+    asked=st.lists(st.tuples(requests, st.just({}) | filters), min_size=1, max_size=8),
 )
 def test_any_recall_after_any_writes_is_that_of_the_reference(
     start: Start,
     written: list[tuple[Kind, dict[str, Any]]],
     size: int,
-    asked: list[Recall],
+    asked: list[tuple[Recall, dict[str, Any]]],
 ) -> None:
     state, reference = start()
     for batch in batches(records(written), size):
@@ -118,8 +152,8 @@ def test_any_recall_after_any_writes_is_that_of_the_reference(
     for kind, body in written:
         write(reference, kind, body)
 
-    for request in asked:
-        assert_right(state, reference, request)
+    for request, filters in asked:
+        assert_right(state, reference, request, filters)
     for item_id in ITEMS:
         if item_id in reference.deleted or item_id not in reference.features:
             with pytest.raises(UnknownItem, match=f"'{item_id}'"):
@@ -139,10 +173,12 @@ def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
 
     best_excluded = assert_right(state, reference, Recall(5, "u0", exclude=ranking[:50]))
     worst_excluded = assert_right(state, reference, Recall(5, "u0", exclude=ranking[-50:]))
+    all_but_three = assert_right(state, reference, Recall(5, "u0", exclude=ranking[:-3]))
     all_excluded = assert_right(state, reference, Recall(5, "u0", exclude=ranking))
 
-    assert best_excluded.widened
-    assert not worst_excluded.widened
+    assert (best_excluded.widened, best_excluded.exact) == (True, False)
+    assert (worst_excluded.widened, worst_excluded.exact) == (False, False)
+    assert (all_but_three.widened, all_but_three.exact) == (True, True)
     assert all_excluded.items == []
 
 

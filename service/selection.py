@@ -1,0 +1,138 @@
+"""Which rows meet the conditions of a request: rows where they are few, else a bitmap.
+
+Found through the postings of the bundle and kept for the conditions asked for last.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from contract.arrays import I32, I64, Bool
+from contract.attributes import Postings
+from service.conditions import AnyOf, Condition
+
+FEW_SHARE = 64
+"""One in so many rows is few: MEASURED"""
+KEPT_BYTES = 64 * 2**20
+"""What the selections kept may take together, in every worker."""
+
+NO_ROWS = np.empty(0, np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """Rows of a bundle: ascending (n,), or as a bitmap (N,) over all. Not to be changed."""
+
+    rows: I64 | None = None
+    bitmap: Bool | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(array.nbytes for array in (self.rows, self.bitmap) if array is not None)
+
+    def marked(self, items: int) -> Bool:
+        """As a bitmap."""
+        if self.bitmap is not None:
+            return self.bitmap
+        return _marked(items, [] if self.rows is None else [self.rows])
+
+
+def few(items: int) -> int:
+    """So many rows of a catalogue are scored before an index would have found the best of them."""
+    return items // FEW_SHARE
+
+
+class Selector:
+    """Of one bundle."""
+
+    def __init__(self, postings: Postings, items: int) -> None:
+        self._postings, self._items = postings, items
+        self._kept: OrderedDict[frozenset[Condition], Selection] = OrderedDict()
+        self._kept_bytes = 0
+
+    def select(self, conditions: Sequence[Condition]) -> Selection:
+        """The rows that meet all of one condition or more."""
+        key = frozenset(conditions)
+        found = self._kept.get(key)
+        if found is None:
+            found = self._kept[key] = self._find(conditions)
+            self._kept_bytes += found.nbytes
+            while self._kept_bytes > KEPT_BYTES:
+                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
+        else:
+            self._kept.move_to_end(key)
+        return found
+
+    def among(self, rows: I64, conditions: Sequence[Condition]) -> Selection:
+        """Those of `rows`, ascending, that meet all conditions, if there are any conditions."""
+        return Selection(_met(rows, map(self._look_up, conditions)))
+
+    def _find(self, conditions: Sequence[Condition]) -> Selection:
+        first, *others = sorted(map(self._look_up, conditions), key=lambda found: found.most)
+        if first.most <= few(self._items):
+            return Selection(_met(first.rows(), others))
+        bitmap = first.bitmap(self._items)
+        for other in others:
+            bitmap &= other.bitmap(self._items)
+        if np.count_nonzero(bitmap) <= few(self._items):
+            return Selection(np.flatnonzero(bitmap))
+        return Selection(bitmap=bitmap)
+
+    def _look_up(self, condition: Condition) -> "_Found":
+        postings = self._postings
+        if isinstance(condition, AnyOf):
+            name = condition.attribute
+            names = postings.attributes.tags if name is None else (name,)
+            tagged = [postings.tagged(n, tag) for n in names for tag in condition.values]
+            return _Found(tagged, partial(_tagged, tagged))
+        name, numbers = condition.attribute, postings.numbers(condition.attribute)
+        return _Found(
+            [postings.between(name, low, high) for low, high in condition.intervals],
+            lambda rows: condition.holds(numbers[rows]),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The rows that meet one condition: those of any of its postings."""
+
+    postings: Sequence[I32]
+    among: Callable[[I64], Bool]
+    """Which of these rows meet it."""
+
+    @property
+    def most(self) -> int:
+        """At most so many do."""
+        return sum(map(len, self.postings))
+
+    def rows(self) -> I64:
+        """Ascending."""
+        return np.unique(np.concatenate([NO_ROWS, *self.postings])).astype(np.int64)
+
+    def bitmap(self, items: int) -> Bool:
+        return _marked(items, self.postings)
+
+
+def _met(rows: I64, found: Iterable[_Found]) -> I64:
+    for one in found:
+        rows = rows[one.among(rows)]
+    return rows
+
+
+def _marked(items: int, parts: Iterable[I32 | I64]) -> Bool:
+    bitmap = np.zeros(items, np.bool_)
+    for rows in parts:
+        bitmap[rows] = True
+    return bitmap
+
+
+def _tagged(postings: Sequence[I32], rows: I64) -> Bool:
+    met = np.zeros(len(rows), np.bool_)
+    wanted = rows.astype(np.int32)
+    for tagged in filter(len, postings):
+        at = np.searchsorted(tagged, wanted)
+        met |= tagged[np.minimum(at, len(tagged) - 1)] == wanted
+    return met
