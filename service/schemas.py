@@ -27,7 +27,18 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RecommendationRequest(_Body):
+class RecommendationQuery(_Body):
+    """What may be asked of a recommendation in a URL, and in a body."""
+
+    k: int = Field(50, ge=1, description="How many items.")
+    exclude: list[Id] = Field([], description="Item ids to leave out.")
+    category: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Value of a category or multi feature that the items must have."
+    )
+    min_seq: int = Field(0, ge=0, description="Answer from this journal position on.")
+
+
+class RecommendationRequest(RecommendationQuery):
     user_id: Id | None = None
     history: list[Id] | None = Field(
         None, description="Item ids, oldest first, instead of what the service knows of the user."
@@ -35,10 +46,10 @@ class RecommendationRequest(_Body):
     features: Features | None = Field(
         None, description="The user's profile, instead of the known one."
     )
-    k: int = Field(50, ge=1)
-    exclude: list[Id] = []
-    category: str | None = None
-    min_seq: int = Field(0, ge=0)
+
+
+class RecommendationRequests(_Body):
+    requests: list[RecommendationRequest] = Field(min_length=1)
 
 
 class RecommendedItem(_Body):
@@ -52,14 +63,19 @@ class Recommendations(_Body):
     items: list[RecommendedItem]
     source: Literal["model", "session", "fallback"]
     bundle: str = Field(description="The version of the one bundle that made this answer.")
-    variant: str = Field(description="The channel that the bundle was published to.")
+    variant: str = Field(description="The variant that answered: a channel of the store.")
     seq: int = Field(description="Journal position that the answer includes.")
+
+
+class BatchOfRecommendations(_Body):
+    answers: list[Recommendations] = Field(description="In the order of the requests.")
 
 
 class SimilarItems(_Body):
     item_id: str
     items: list[RecommendedItem]
     bundle: str
+    variant: str
     seq: int
 
 
@@ -124,6 +140,13 @@ class Refused(_Body):
     reason: str
 
 
+class VariantKnown(_Body):
+    variant: str
+    share: float = Field(description="Of all users, by weight.")
+    version: str | None = Field(description="Null while it has no bundle.")
+    refused: Refused | None
+
+
 class BundleKnown(_Body):
     version: str
     model: str
@@ -138,16 +161,24 @@ class BundleKnown(_Body):
     metrics: dict[str, float]
     forced: bool
     refused: Refused | None
+    variants: list[VariantKnown]
 
 
 class Reloaded(_Body):
+    variant: str
     version: str
     swapped: bool
 
 
-class ErrorDetail(BaseModel):
+class FieldProblem(_Body):
+    field: str
+    problem: str
+
+
+class ErrorDetail(_Body):
     code: str
     message: str
+    fields: list[FieldProblem] = Field([], description="Where the shape of a request is wrong.")
 
 
 class Error(_Body):

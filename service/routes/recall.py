@@ -1,40 +1,141 @@
-"""Recommendations, and the items that are like an item."""
+"""Recommendations, one or many at once, and the items that are like an item."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from contract.errors import FeatureError, RequestError
 from service import engine, schemas
 from service.answer import Answer
-from service.examples import RECOMMENDATION
+from service.cache import Kept
+from service.examples import BATCH, RECOMMENDATION
 from service.metrics import Metrics
 from service.request import Recall
-from service.routes.parts import ERRORS, NOT_FOUND, Id, K, Parts, Use, json_response, limit, limit_k
+from service.routes.parts import (
+    BODY,
+    ERRORS,
+    JSON,
+    NOT_FOUND,
+    NOT_YET,
+    RECALL,
+    TOO_LARGE,
+    Due,
+    Id,
+    K,
+    Parts,
+    Pinned,
+    Shown,
+    Use,
+    json_response,
+    limit,
+    limit_features,
+    limit_k,
+)
+from service.settings import Settings
+from service.variants import Variant
 
-router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS)
+router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS | RECALL)
 
 
-@router.get("/recommendations/{user_id:path}", response_model=schemas.Recommendations)
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A recall, of whom, and from which journal position on."""
+
+    variant: Variant
+    recall: Recall
+    min_seq: int
+
+
+@router.get(
+    "/recommendations/{user_id:path}",
+    response_model=schemas.Recommendations,
+    responses=NOT_YET | TOO_LARGE,
+)
 async def get_recommendations(
     parts: Use,
     user_id: Id,
-    k: K = 50,
-    exclude: Annotated[list[str], Query(description="Item ids to leave out; repeat it.")] = [],  # noqa: B006
-    category: Annotated[str | None, Query(description="Value of a category feature.")] = None,
-    min_seq: Annotated[int, Query(ge=0, description="Answer from this journal position on.")] = 0,
+    query: Annotated[schemas.RecommendationQuery, Query()],
+    pinned: Pinned,
+    due: Due,
 ) -> Response:
     """The k best items for a user, without those they have touched."""
-    wanted = Recall(k=k, user_id=user_id, exclude=exclude, category=category)
-    return _recommend(parts, wanted, min_seq)
+    body = schemas.RecommendationRequest.model_construct(user_id=user_id, **dict(query))
+    return await _recommend(parts, body, pinned, due)
 
 
-@router.post("/recommendations", response_model=schemas.Recommendations)
+@router.post("/recommendations", response_model=schemas.Recommendations, responses=NOT_YET | BODY)
 async def post_recommendations(
-    parts: Use, body: Annotated[schemas.RecommendationRequest, RECOMMENDATION]
+    parts: Use,
+    body: Annotated[schemas.RecommendationRequest, RECOMMENDATION],
+    pinned: Pinned,
+    due: Due,
 ) -> Response:
     """The same with everything in the body: sessions, unknown users, a profile."""
-    wanted = Recall(
+    return await _recommend(parts, body, pinned, due)
+
+
+@router.post(
+    "/recommendations:batch",
+    response_model=schemas.BatchOfRecommendations,
+    responses=NOT_YET | BODY,
+)
+async def post_batch(
+    parts: Use, body: Annotated[schemas.RecommendationRequests, BATCH], pinned: Pinned, due: Due
+) -> Response:
+    """Many of these at once, each answered as if it came alone; all of them or none."""
+    limit(parts.settings, "max_recalls", "requests", len(body.requests))
+    asked = []
+    for position, request in enumerate(body.requests):
+        with _named(position):
+            asked.append(_asked(parts, request, pinned))
+    answers = []
+    with parts.gate.admit(len(asked), due) as turn:
+        for position, one in enumerate(asked):
+            await turn()
+            with _named(position):
+                answers.append(_answer(parts, one))
+    return Response(b'{"answers":[%b]}' % b",".join(answers), media_type=JSON)
+
+
+@router.get(
+    "/items/{item_id:path}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND
+)
+async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 50) -> Response:
+    """The k items nearest to an item."""
+    limit_k(parts.settings, k)
+    with parts.gate.admit(1, due) as turn:
+        await turn()
+        state = variant.live.state()
+        answer = engine.similar(state, item_id, k)
+    return json_response(
+        {
+            "item_id": item_id,
+            "items": answer.items,
+            "bundle": state.snapshot.version,
+            "variant": variant.name,
+            "seq": variant.live.seq,
+        }
+    )
+
+
+async def _recommend(
+    parts: Parts, body: schemas.RecommendationRequest, pinned: Variant | None, due: float | None
+) -> Response:
+    asked = _asked(parts, body, pinned)
+    with parts.gate.admit(1, due) as turn:
+        await turn()
+        return Response(_answer(parts, asked), media_type=JSON)
+
+
+def _asked(parts: Parts, body: schemas.RecommendationRequest, pinned: Variant | None) -> Asked:
+    """The one way from a request to a recall, however it came. Raises as the limits do."""
+    _limit(parts.settings, body)
+    recall = Recall(
         k=body.k,
         user_id=body.user_id,
         history=body.history,
@@ -42,53 +143,52 @@ async def post_recommendations(
         exclude=body.exclude,
         category=body.category,
     )
-    return _recommend(parts, wanted, body.min_seq)
+    return Asked(pinned or parts.variants.of(body.user_id), recall, body.min_seq)
 
 
-@router.get(
-    "/items/{item_id:path}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND
-)
-async def get_similar(parts: Use, item_id: Id, k: K = 50) -> Response:
-    """The k items nearest to an item."""
-    limit_k(parts, k)
-    state = parts.live.state()
-    answer = engine.similar(state, item_id, k)
-    return json_response(
-        {
-            "item_id": item_id,
-            "items": answer.items,
-            "bundle": state.snapshot.version,
-            "seq": parts.live.seq,
-        }
-    )
+def _limit(settings: Settings, body: schemas.RecommendationRequest) -> None:
+    limit_k(settings, body.k)
+    limit(settings, "max_history", "history", len(body.history or ()))
+    limit(settings, "max_exclude", "exclude", len(body.exclude))
+    limit_features(settings, "", body.features or {})
 
 
-def _recommend(parts: Parts, wanted: Recall, min_seq: int) -> Response:
-    limit_k(parts, wanted.k)
-    limit("history", len(wanted.history or ()), parts.settings.max_history)
-    limit("exclude", len(wanted.exclude), parts.settings.max_exclude)
-    state = parts.live.state(min_seq)
-    answer = engine.recall(state, wanted)
-    _measure(parts.metrics, answer)
-    return json_response(
-        {
-            "user_id": wanted.user_id,
+def _answer(parts: Parts, asked: Asked) -> bytes:
+    name, live = asked.variant.name, asked.variant.live
+    state = live.state(asked.min_seq)
+
+    def make() -> Kept:
+        answer = engine.recall(state, asked.recall)
+        _measure(parts.metrics, name, answer)
+        body = {
+            "user_id": asked.recall.user_id,
             "items": answer.items,
             "source": answer.source,
             "bundle": state.snapshot.version,
-            "variant": parts.settings.channel,
-            "seq": parts.live.seq,
+            "variant": name,
         }
-    )
+        return Kept(orjson.dumps(body)[:-1], answer.source)
+
+    kept = parts.cache.find(name, state, asked.recall, make)
+    parts.metrics.answers.labels(name, kept.source).inc()
+    return b'%b,"seq":%d}' % (kept.body, live.seq)
 
 
-def _measure(metrics: Metrics, answer: Answer) -> None:
+@contextmanager
+def _named(position: int) -> Iterator[None]:
+    """Says which request of a batch was wrong."""
+    try:
+        yield
+    except (RequestError, FeatureError) as error:
+        raise type(error)(f"requests.{position}: {error}") from error
+
+
+def _measure(metrics: Metrics, variant: str, answer: Answer) -> None:
     stages = answer.stages
-    metrics.stage_seconds.labels("encode").observe(stages.encode)
-    metrics.stage_seconds.labels("tower").observe(stages.tower)
-    metrics.stage_seconds.labels("search").observe(stages.search)
-    metrics.stage_seconds.labels("merge").observe(stages.merge)
-    metrics.recall_seconds.observe(stages.total)
-    metrics.answers.labels(answer.source).inc()
+    metrics.stage_seconds.labels(variant, "encode").observe(stages.encode)
+    metrics.stage_seconds.labels(variant, "tower").observe(stages.tower)
+    metrics.stage_seconds.labels(variant, "search").observe(stages.search)
+    metrics.stage_seconds.labels(variant, "merge").observe(stages.merge)
+    metrics.recall_seconds.labels(variant).observe(stages.total)
     if answer.widened:
-        metrics.widened.inc()
+        metrics.widened.labels(variant).inc()

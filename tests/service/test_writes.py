@@ -17,7 +17,7 @@ from tests.service.shop import Shop, ids_of, path
 def shop(
     shelf: LocalStore, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
-    with Server(shelf.root, tmp_path_factory.mktemp("shop"), channel="exact") as server:
+    with Server(shelf.root, tmp_path_factory.mktemp("shop"), channels="exact") as server:
         yield Shop(server, Reference(bundle))
 
 
