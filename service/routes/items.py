@@ -49,7 +49,7 @@ async def post_items(parts: Use, body: Annotated[schemas.OneOrMoreItems, ITEMS])
     return json_response({"seq": seq, "items": ids}, 201)
 
 
-@router.get("/items/{item_id:path}", response_model=schemas.ItemKnown, responses=NOT_FOUND)
+@router.get("/items/{item_id:id}", response_model=schemas.ItemKnown, responses=NOT_FOUND)
 async def get_item(variant: Shown, item_id: Id) -> Response:
     """What the service knows of an item, and where it came from."""
     state = variant.live.state()
@@ -65,7 +65,7 @@ async def get_item(variant: Shown, item_id: Id) -> Response:
     )
 
 
-@router.delete("/items/{item_id:path}", response_model=schemas.Written, responses=NOT_FOUND | WRITE)
+@router.delete("/items/{item_id:id}", response_model=schemas.Written, responses=NOT_FOUND | WRITE)
 async def delete_item(parts: Use, item_id: Id) -> Response:
     """Remove an item from every path: once this is answered it is never returned again."""
     _require_known(parts, item_id)

@@ -14,6 +14,7 @@ import orjson
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.responses import Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from contract.errors import Forbidden, MalformedRequest, TooLarge
 from contract.journal import Entry, GroupCommit
@@ -28,6 +29,15 @@ ARRIVED = "tandem.arrived"
 """In the scope of a request: when it arrived, by `perf_counter`."""
 
 JSON = "application/json"
+
+
+class IdConvertor(PathConvertor):
+    """Any text, like `path`, which has no line breaks though ids may."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", IdConvertor())
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,7 +52,7 @@ class Asked:
 
 
 @router.get(
-    "/recommendations/{user_id:path}",
+    "/recommendations/{user_id:id}",
     response_model=schemas.Recommendations,
     responses=NOT_YET | TOO_LARGE,
 )
@@ -102,9 +102,7 @@ async def post_batch(
     return Response(b'{"answers":[%b]}' % b",".join(answers), media_type=JSON)
 
 
-@router.get(
-    "/items/{item_id:path}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND
-)
+@router.get("/items/{item_id:id}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND)
 async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 50) -> Response:
     """The k items nearest to an item."""
     limit_k(parts.settings, k)
