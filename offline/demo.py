@@ -210,14 +210,15 @@ def _metrics(service: Service) -> None:
     failed = sum(v for k, v in answered.items() if 'status="5' in k)
     table.add_row("  of them 5xx", f"{failed:,.0f}")
     for source in ("model", "session", "fallback"):
-        name = f'tandem_answers_total{{source="{source}"}}'
+        name = f'tandem_answers_total{{source="{source}",variant="live"}}'
         table.add_row(f"recalls, source {source}", f"{samples.get(name, 0):,.0f}")
     for stage in ("encode", "tower", "search", "merge"):
         table.add_row(f"  mean of stage {stage}", f"{_mean(samples, stage) * 1e6:,.0f} us")
-    swapped = samples['tandem_swaps_total{result="swapped"}']
+    swapped = samples['tandem_swaps_total{result="swapped",variant="live"}']
     table.add_row("bundles loaded, both workers", f"{swapped:,.0f}")
     for name in ("tandem_overlay_items", "tandem_journal_seq"):
-        table.add_row(name, f"{samples[name]:,.0f}")
+        value = samples[name + '{variant="live"}']
+        table.add_row(name, f"{value:,.0f}")
     console.print(table)
 
 
@@ -228,7 +229,7 @@ def _samples(text: str) -> dict[str, float]:
 
 def _mean(samples: Mapping[str, float], stage: str) -> float:
     total, count = (
-        samples[f'tandem_recall_stage_seconds_{part}{{stage="{stage}"}}']
+        samples[f'tandem_recall_stage_seconds_{part}{{stage="{stage}",variant="live"}}']
         for part in ("sum", "count")
     )
     return total / max(count, 1.0)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -18,13 +18,16 @@ from contract.errors import MalformedRequest, TandemError, TooLarge
 from contract.journal import GroupCommit, open_journal
 from contract.store import open_store
 from service import console
+from service.admission import Gate
+from service.cache import Cache
 from service.errors import error_answer, error_response
 from service.live import Live
 from service.metrics import Metrics
 from service.routes import ROUTERS
-from service.routes.parts import Parts
+from service.routes.parts import ARRIVED, Parts
 from service.settings import Settings, read_settings
 from service.swap import Swapper
+from service.variants import Variant, Variants
 
 log = logging.getLogger("tandem")
 
@@ -63,12 +66,17 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
     async def lifespan(api: FastAPI) -> AsyncIterator[None]:
         with _parts(settings, metrics) as parts:
             api.state.parts = parts
-            await parts.swapper.follow()
-            watching = asyncio.create_task(parts.swapper.watch(settings.watch_seconds))
+            for variant in parts.variants:
+                await variant.swapper.follow()
+            watching = [
+                asyncio.create_task(variant.swapper.watch(settings.watch_seconds))
+                for variant in parts.variants
+            ]
             try:
                 yield
             finally:
-                watching.cancel()
+                for task in watching:
+                    task.cancel()
 
     return lifespan
 
@@ -76,17 +84,22 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
 @contextmanager
 def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
     uri = str(settings.state_directory() / "journal.db")
-    reading, writing = open_journal(uri), open_journal(uri)
-    journal = GroupCommit(writing)
     store = open_store(settings.store)
-    live = Live(reading, metrics)
-    swapper = Swapper(store, settings, live, uri, metrics)
-    try:
-        yield Parts(settings, live, journal, swapper, metrics)
-    finally:
-        journal.close()
-        writing.close()
-        reading.close()
+    with ExitStack() as stack:
+        journal = GroupCommit(stack.enter_context(closing(open_journal(uri))))
+        stack.callback(journal.close)
+        table = {}
+        for name in settings.channels.shares:
+            live = Live(name, stack.enter_context(closing(open_journal(uri))), metrics)
+            table[name] = Variant(live, Swapper(store, settings, live, uri, metrics))
+        yield Parts(
+            settings,
+            Variants(settings.channels, table, metrics),
+            journal,
+            Gate(settings.max_admitted, metrics),
+            Cache(settings.cache_entries, metrics),
+            metrics,
+        )
 
 
 async def _on_tandem_error(request: Request, error: Exception) -> Response:
@@ -144,7 +157,7 @@ class Front:
         if scope["type"] != "http":
             await self._api(scope, receive, send)
             return
-        started = perf_counter()
+        started = scope[ARRIVED] = perf_counter()
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":

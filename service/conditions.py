@@ -42,15 +42,16 @@ class Within:
 
 
 Condition = AnyOf | Within
+Conditions = tuple[Condition, ...]
 
 
-def from_json(filters: Mapping[str, Any], attributes: Attributes) -> tuple[Condition, ...]:
+def from_json(filters: Mapping[str, Any], attributes: Attributes) -> Conditions:
     """`{"genres": "Drama", "year": {"gte": 1990}}`: an attribute, and a value, a list of which any
     will do, or the bounds of a number. Raises MalformedRequest naming the attribute."""
     return tuple(_condition(name, value, attributes) for name, value in filters.items())
 
 
-def from_text(filters: Sequence[str], attributes: Attributes) -> tuple[Condition, ...]:
+def from_text(filters: Sequence[str], attributes: Attributes) -> Conditions:
     """`genres=Drama|War`, `year>=1990`, `year<2000`. Raises MalformedRequest naming the filter."""
     return tuple(_parse(text, attributes) for text in filters)
 

@@ -19,6 +19,9 @@ RECOMMENDATION = _examples(
     known_user={"user_id": "1", "k": 10, "exclude": ["1"]},
     seen_and_new={"user_id": "1", "k": 10, "exclude_seen": False, "include": ["1", "2", "3"]},
 )
+BATCH = _examples(
+    several={"requests": [{"user_id": "1", "k": 10}, {"history": ["1", "2", "3"], "k": 10}]},
+)
 ITEMS = _examples(
     one={"item_id": "new-1", "features": {}},
     several={"items": [{"item_id": "new-1", "features": {}}, {"item_id": "new-2", "features": {}}]},

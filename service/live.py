@@ -1,4 +1,4 @@
-"""The one mutable reference of a worker: the state that answers now, kept up with the journal."""
+"""The one mutable reference of a variant: the state that answers now, kept up with the journal."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,11 +34,15 @@ class Live:
     """Used by one thread: the worker's event loop. A request calls `state()` once and works on what
     it got; between requests the reference may be replaced."""
 
-    def __init__(self, journal: Journal, metrics: Metrics) -> None:
+    def __init__(self, variant: str, journal: Journal, metrics: Metrics) -> None:
+        """`variant` is the name of the channel that is followed; no one else may read through this
+        journal object."""
+        self.variant = variant
+        metrics.begin(variant)
         self._journal, self._metrics = journal, metrics
         self._loaded: Loaded | None = None
         self._behind = False
-        self._shown: tuple[str, str, str] | None = None
+        self._shown: tuple[str, str, str, str] | None = None
         self.refusal: Refusal | None = None
 
     @property
@@ -60,8 +64,10 @@ class Live:
         `min_seq`.
         """
         if self._loaded is None:
-            reason = f": {self.refusal.reason}" if self.refusal else "; publish one to the store"
-            raise NotReady(f"no bundle is loaded yet{reason}")
+            reason = (
+                self.refusal.reason if self.refusal else f"publish one to channel '{self.variant}'"
+            )
+            raise NotReady(f"no bundle is loaded yet: {reason}")
         self.tail()
         if self.seq < min_seq:
             raise NotYetVisible(f"min_seq is {min_seq}, the journal ends at {self.seq}; try again")
@@ -87,18 +93,20 @@ class Live:
         self.refusal = None
 
     def _measure(self, loaded: Loaded) -> None:
-        self._metrics.journal_seq.set(loaded.seq)
-        self._metrics.overlay_items.set(len(loaded.state.overlay))
-        self._metrics.overlay_refused.set(loaded.state.overlay.refused)
+        self._metrics.journal_seq.labels(self.variant).set(loaded.seq)
+        self._metrics.overlay_items.labels(self.variant).set(len(loaded.state.overlay))
+        self._metrics.overlay_refused.labels(self.variant).set(loaded.state.overlay.refused)
 
     def _show(self, state: State) -> None:
         manifest = state.snapshot.bundle.manifest
         if self._shown:
             self._metrics.bundle.labels(*self._shown).set(0)
-        self._shown = (manifest.version, manifest.model, manifest.index.backend)
+        backend = manifest.index.backend
+        self._shown = (self.variant, manifest.version, manifest.model, backend)
         self._metrics.bundle.labels(*self._shown).set(1)
-        self._metrics.bundle_created.set(manifest.created_at.timestamp())
-        self._metrics.bundle_loaded.set_to_current_time()
+        created = manifest.created_at.timestamp()
+        self._metrics.bundle_created.labels(self.variant).set(created)
+        self._metrics.bundle_loaded.labels(self.variant).set_to_current_time()
 
 
 def load(state: State, journal: Journal) -> Loaded:

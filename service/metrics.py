@@ -52,73 +52,127 @@ class Metrics:
         self.stage_seconds = Histogram(
             "tandem_recall_stage_seconds",
             "One recall by stage: encode, tower, search, merge.",
-            ("stage",),
+            ("variant", "stage"),
             buckets=SECONDS,
             registry=registry,
         )
         self.recall_seconds = Histogram(
-            "tandem_recall_seconds", "One recall, all stages.", buckets=SECONDS, registry=registry
+            "tandem_recall_seconds",
+            "One recall, all stages.",
+            ("variant",),
+            buckets=SECONDS,
+            registry=registry,
         )
         self.answers = Counter(
-            "tandem_answers", "Recalls by source of the answer.", ("source",), registry=registry
+            "tandem_answers",
+            "Recommendations by source, kept ones among them.",
+            ("variant", "source"),
+            registry=registry,
+        )
+        self.stand_ins = Counter(
+            "tandem_stand_ins",
+            "Answers of the main variant to users of one that has no bundle.",
+            ("variant",),
+            registry=registry,
+        )
+        self.turned_away = Counter(
+            "tandem_recalls_turned_away",
+            "Recalls that were not admitted, or whose turn came after their deadline.",
+            ("reason",),
+            registry=registry,
+        )
+        self.cache_lookups = Counter(
+            "tandem_cache_lookups",
+            "Looks into the cache of answers, by result.",
+            ("result",),
+            registry=registry,
         )
         self.widened = Counter(
             "tandem_searches_widened",
             "Recalls whose filter left too few, so that it had to go into a second search.",
+            ("variant",),
             registry=registry,
         )
         self.exact = Counter(
             "tandem_searches_exact",
             "Recalls for which few items were eligible: all were scored and no index was asked.",
+            ("variant",),
             registry=registry,
         )
         self.writes = Counter(
             "tandem_writes", "Acknowledged journal entries by kind.", ("kind",), registry=registry
         )
         self.swaps = Counter(
-            "tandem_swaps", "Bundles loaded or refused, by result.", ("result",), registry=registry
+            "tandem_swaps",
+            "Bundles loaded or refused, by result.",
+            ("variant", "result"),
+            registry=registry,
         )
         self.bundle = Gauge(
             "tandem_bundle_info",
             "1 for the bundle that is served.",
-            ("version", "model", "backend"),
+            ("variant", "version", "model", "backend"),
             multiprocess_mode="livemax",
             registry=registry,
         )
         self.bundle_created = Gauge(
             "tandem_bundle_created_timestamp_seconds",
             "When the bundle was published; the oldest over the workers.",
+            ("variant",),
             multiprocess_mode="livemin",
             registry=registry,
         )
         self.bundle_loaded = Gauge(
             "tandem_bundle_loaded_timestamp_seconds",
             "When the bundle was loaded; the oldest over the workers.",
+            ("variant",),
             multiprocess_mode="livemin",
             registry=registry,
         )
         self.overlay_items = Gauge(
             "tandem_overlay_items",
             "Items added or changed since the bundle.",
+            ("variant",),
             multiprocess_mode="livemax",
             registry=registry,
         )
         self.overlay_refused = Gauge(
             "tandem_overlay_refused_items",
             "Journaled items that the schema of this bundle cannot encode.",
+            ("variant",),
             multiprocess_mode="livemax",
             registry=registry,
         )
         self.journal_seq = Gauge(
             "tandem_journal_seq",
             "Journal position that all workers have applied.",
+            ("variant",),
             multiprocess_mode="livemin",
             registry=registry,
         )
+        for reason in ("full", "late"):
+            self.turned_away.labels(reason)
+        for result in ("hit", "miss"):
+            self.cache_lookups.labels(result)
+
+    def begin(self, variant: str) -> None:
+        """Every series of a variant that is known beforehand, at zero."""
         for result in ("swapped", "refused"):
-            self.swaps.labels(result)
+            self.swaps.labels(variant, result)
         for source in ("model", "session", "fallback"):
-            self.answers.labels(source)
+            self.answers.labels(variant, source)
+        for metric in (
+            self.recall_seconds,
+            self.widened,
+            self.exact,
+            self.stand_ins,
+            self.bundle_created,
+            self.bundle_loaded,
+            self.overlay_items,
+            self.overlay_refused,
+            self.journal_seq,
+        ):
+            metric.labels(variant)
 
 
 def exposition() -> tuple[bytes, str]:

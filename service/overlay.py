@@ -57,6 +57,8 @@ class Overlay:
         self.marks = Marks()
         self.refused = 0
         """Journaled items whose features this bundle's schema cannot encode."""
+        self.seq = 0
+        """The journal position of the last record that was about an item; 0 before any."""
         self._ids: list[str] = []
         self._slots: dict[str, int] = {}
         self._replaced: dict[int, int] = {}
@@ -178,6 +180,7 @@ class Overlay:
                     self._delete(record.body["item_id"])
         if self.appended:
             self._append(self.appended, [r for r in records if r.kind != "event"])
+        self.seq = max((r.seq for r in records if r.kind != "event"), default=self.seq)
 
     def _append(self, appended: Appended, records: list[Record]) -> None:
         """Bring the index up to what the overlay now holds of the items in these records."""

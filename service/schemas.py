@@ -55,7 +55,28 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RecommendationRequest(_Body):
+class Wanted(_Body):
+    """What may be asked of a recommendation in a URL and in a body alike."""
+
+    k: int = Field(50, ge=1, description="How many items.")
+    exclude: list[Id] = Field([], description="Item ids to leave out.")
+    exclude_seen: bool = Field(
+        True, description="Leave out what the user has seen and what `history` names."
+    )
+    include: list[Id] | None = Field(None, description="The only items that may be answered.")
+    category: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="A tag of any attribute that the items must have."
+    )
+    min_seq: int = Field(0, ge=0, description="Answer from this journal position on.")
+
+
+class RecommendationQuery(Wanted):
+    filter: list[str] = Field(
+        [], description="As in genres=Drama|War or year>=1990; the items must pass all of them."
+    )
+
+
+class RecommendationRequest(Wanted):
     user_id: Id | None = None
     history: list[Id] | None = Field(
         None, description="Item ids, oldest first, instead of what the service knows of the user."
@@ -63,17 +84,13 @@ class RecommendationRequest(_Body):
     features: Features | None = Field(
         None, description="The user's profile, instead of the known one."
     )
-    k: int = Field(50, ge=1)
-    exclude: list[Id] = []
-    exclude_seen: bool = Field(
-        True, description="Leave out what the user has touched and what `history` names."
-    )
-    include: list[Id] | None = Field(None, description="The only items that may be answered.")
-    category: str | None = None
     filters: Annotated[dict[str, Any], WithJsonSchema(FILTERS)] = Field(
         {}, description="Attribute -> a value, a list of which any will do, or bounds of a number."
     )
-    min_seq: int = Field(0, ge=0)
+
+
+class RecommendationRequests(_Body):
+    requests: list[RecommendationRequest] = Field(min_length=1)
 
 
 class RecommendedItem(_Body):
@@ -87,14 +104,19 @@ class Recommendations(_Body):
     items: list[RecommendedItem]
     source: Literal["model", "session", "fallback"]
     bundle: str = Field(description="The version of the one bundle that made this answer.")
-    variant: str = Field(description="The channel that the bundle was published to.")
+    variant: str = Field(description="The variant that answered: a channel of the store.")
     seq: int = Field(description="Journal position that the answer includes.")
+
+
+class BatchOfRecommendations(_Body):
+    answers: list[Recommendations] = Field(description="In the order of the requests.")
 
 
 class SimilarItems(_Body):
     item_id: str
     items: list[RecommendedItem]
     bundle: str
+    variant: str
     seq: int
 
 
@@ -159,6 +181,13 @@ class Refused(_Body):
     reason: str
 
 
+class VariantKnown(_Body):
+    variant: str
+    share: float = Field(description="Of all users, by weight.")
+    version: str | None = Field(description="Null while it has no bundle.")
+    refused: Refused | None
+
+
 class BundleKnown(_Body):
     version: str
     model: str
@@ -174,16 +203,24 @@ class BundleKnown(_Body):
     metrics: dict[str, float]
     forced: bool
     refused: Refused | None
+    variants: list[VariantKnown]
 
 
 class Reloaded(_Body):
+    variant: str
     version: str
     swapped: bool
 
 
-class ErrorDetail(BaseModel):
+class FieldProblem(_Body):
+    field: str
+    problem: str
+
+
+class ErrorDetail(_Body):
     code: str
     message: str
+    fields: list[FieldProblem] = Field([], description="Where the shape of a request is wrong.")
 
 
 class Error(_Body):

@@ -137,9 +137,10 @@ def _require_shareable(settings: Settings) -> None:
     """Before the workers start, of which each would refuse the bundle by itself."""
     store = open_store(settings.store)
     # A channel or bundle that is not there is no reason not to start: one may be published.
-    with contextlib.suppress(StoreError):
-        if channel := store.channel(settings.channel):
-            require_shareable(store.bundle(channel.version), settings.workers)
+    for name in settings.channels.shares:
+        with contextlib.suppress(StoreError):
+            if channel := store.channel(name):
+                require_shareable(store.bundle(channel.version), settings.workers)
 
 
 def _listen(settings: Settings) -> list[socket.socket]:

@@ -4,19 +4,28 @@ environment: option `watch_seconds` is the variable TANDEM_WATCH_SECONDS and the
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
-from pydantic import Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.errors import SettingsError
+from service.split import Split, parse_split
+
+
+def _split(value: object) -> object:
+    return parse_split(value) if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="TANDEM_", frozen=True, extra="ignore")
 
     store: str = Field("store", description="Where bundles live: a path.")
-    channel: str = Field("live", description="The channel of the store that is served.")
+    channels: Annotated[Split, NoDecode, BeforeValidator(_split)] = Field(
+        Split((("live", 1),)),
+        description="The channels of the store that are served, the main one first, with the "
+        "weights by which users are split: live:9,challenger:1. One of weight 0 gets no users.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(
@@ -39,22 +48,46 @@ class Settings(BaseSettings):
         "Without one, both are refused.",
     )
     max_k: int = Field(1000, ge=1, le=10_000, description="Largest k of one request.")
-    max_history: int = Field(1000, ge=1, description="Most items in the history of one request.")
+    max_history: int = Field(
+        1000, ge=1, le=100_000, description="Most items in the history of one request."
+    )
     max_exclude: int = Field(
-        10_000, ge=1, description="Most item ids in the exclude list of one request."
+        10_000, ge=1, le=100_000, description="Most item ids in the exclude list of one request."
     )
     max_include: int = Field(
-        10_000, ge=1, description="Most item ids in the include list of one request."
+        10_000, ge=1, le=100_000, description="Most item ids in the include list of one request."
     )
     max_filters: int = Field(
-        100, ge=1, description="Most values and bounds in the filters of one request."
+        100, ge=1, le=10_000, description="Most values and bounds in the filters of one request."
     )
-    max_batch: int = Field(5000, ge=1, description="Most items or events in one POST.")
+    max_batch: int = Field(5000, ge=1, le=100_000, description="Most items or events in one POST.")
+    max_recalls: int = Field(
+        200, ge=1, le=10_000, description="Most requests in one batch of recommendations."
+    )
+    max_admitted: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Most recalls that one worker takes on at a time, those of batches among "
+        "them; beyond it, 429.",
+    )
     max_body: int = Field(
-        8 * 2**20, ge=1024, description="Largest request body, in bytes; beyond it, 413."
+        8 * 2**20, ge=1024, le=2**30, description="Largest request body, in bytes; beyond it, 413."
+    )
+    max_features: int = Field(
+        100, ge=1, le=10_000, description="Most features of one item or profile."
+    )
+    max_text: int = Field(
+        10_000, ge=1, le=2**20, description="Most characters of one text in a feature."
     )
     max_user_events: int = Field(
-        1000, ge=1, description="Most recent events kept in memory for each user."
+        1000, ge=1, le=100_000, description="Most recent events kept in memory for each user."
+    )
+    cache_entries: int = Field(
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Most answers that one worker keeps in memory; 0 keeps none.",
     )
 
     def state_directory(self) -> Path:
@@ -98,7 +131,7 @@ def read_settings() -> Settings:
         name = str(first["loc"][0])
         raise SettingsError(
             f"--{name.replace('_', '-')} (TANDEM_{name.upper()}): "
-            f"{first['msg']}, found {first['input']!r}"
+            f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
         ) from error
 
 

@@ -28,6 +28,11 @@ class State:
         """What requests may filter by."""
         return self.snapshot.bundle.manifest.attributes
 
+    def position(self, user_id: str | None) -> tuple[int, int]:
+        """What an answer to this user depends on, beside the request and the snapshot: the journal
+        positions of the last record about any item and of the user's own last event."""
+        return self.overlay.seq, self.users.seq(user_id) if user_id is not None else 0
+
     def apply(self, records: Sequence[Record]) -> None:
         """Take in journal records that follow those already applied."""
         self.overlay.apply(records)
@@ -35,4 +40,5 @@ class State:
         for record in records:
             if record.kind == "event":
                 body = record.body
-                self.users.add(body["user_id"], body["item_id"], kinds.bits(body.get("kind")))
+                bits = kinds.bits(body.get("kind"))
+                self.users.add(body["user_id"], body["item_id"], bits, record.seq)

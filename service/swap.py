@@ -31,7 +31,7 @@ class Swapper:
         journal_uri: str,
         metrics: Metrics,
     ) -> None:
-        self._store, self._channel, self._live = store, settings.channel, live
+        self._store, self._channel, self._live = store, live.variant, live
         self._journal_uri, self._max_user_events = journal_uri, settings.max_user_events
         self._workers, self._metrics = settings.workers, metrics
         self._one_at_a_time = asyncio.Lock()
@@ -100,9 +100,10 @@ class Swapper:
         except Exception as error:
             known = isinstance(error, TandemError)
             reason = str(error) if known else _unforeseen(version, error)
-            self._metrics.swaps.labels("refused").inc()
+            self._metrics.swaps.labels(self._channel, "refused").inc()
             log.error(
-                "bundle %s refused, %s keeps serving: %s",
+                "variant '%s': bundle %s refused, %s keeps serving: %s",
+                self._channel,
                 version,
                 self._live.version,
                 reason,
@@ -110,8 +111,9 @@ class Swapper:
             )
             return Refusal(version, reason)
         self._live.replace(loaded)
-        self._metrics.swaps.labels("swapped").inc()
-        log.warning("bundle %s serves after %.2f s", version, time.perf_counter() - started)
+        self._metrics.swaps.labels(self._channel, "swapped").inc()
+        seconds = time.perf_counter() - started
+        log.warning("variant '%s': bundle %s serves after %.2f s", self._channel, version, seconds)
         return None
 
     def _load(self, version: str) -> Loaded:

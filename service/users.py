@@ -12,19 +12,26 @@ class LiveUsers:
 
     def __init__(self, max_events: int) -> None:
         self._events: dict[str, deque[tuple[str, int]]] = {}
+        self._seqs: dict[str, int] = {}
         self._max_events = max_events
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, user_id: str, item_id: str, bits: int) -> None:
-        """`bits` as in contract.kinds; an event that counts as nothing is not kept."""
+    def add(self, user_id: str, item_id: str, bits: int, seq: int) -> None:
+        """`bits` as in contract.kinds; an event that counts as nothing is not kept. `seq` is its
+        journal position."""
         if not bits:
             return
         events = self._events.get(user_id)
         if events is None:
             events = self._events[user_id] = deque(maxlen=self._max_events)
         events.append((item_id, bits))
+        self._seqs[user_id] = seq
+
+    def seq(self, user_id: str) -> int:
+        """The journal position of the user's last event; 0 without one."""
+        return self._seqs.get(user_id, 0)
 
     def events(self, user_id: str) -> Iterable[tuple[str, int]]:
         """Item ids and bits, oldest first."""

@@ -148,7 +148,7 @@ def test_every_error_is_documented_with_its_code_and_status() -> None:
 def test_every_route_is_documented() -> None:
     routers = (*ROUTERS, console.router)
     served = {
-        f"{method} {route.path.replace(':path', '')}"
+        f"{method} {route.path.replace(':id', '')}"
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)

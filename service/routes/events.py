@@ -9,16 +9,16 @@ from fastapi.responses import Response
 from contract.journal import Entry
 from service import schemas
 from service.examples import EVENT
-from service.routes.parts import ERRORS, Use, commit, json_response, limit
+from service.routes.parts import BODY, ERRORS, WRITE, Use, commit, json_response, limit
 
 router = APIRouter(prefix="/v1", tags=["items and events"], responses=ERRORS)
 
 
-@router.post("/events", status_code=201, response_model=schemas.Written)
+@router.post("/events", status_code=201, response_model=schemas.Written, responses=BODY | WRITE)
 async def post_events(parts: Use, body: Annotated[schemas.OneOrMoreEvents, EVENT]) -> Response:
     """What users did: counts as history and as seen in the very next answer."""
     events = body.events if isinstance(body, schemas.EventsBody) else [body]
-    limit("events", len(events), parts.settings.max_batch)
+    limit(parts.settings, "max_batch", "events", len(events))
     now = int(time.time())
     entries = [
         Entry("event", {"timestamp": now} | event.model_dump(exclude_none=True)) for event in events

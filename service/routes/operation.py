@@ -1,7 +1,7 @@
 """For those who operate the service: alive, ready, metrics."""
 
 from fastapi import APIRouter
-from fastapi.responses import Response
+from fastapi.responses import PlainTextResponse, Response
 
 from service.metrics import exposition
 from service.routes.parts import ERRORS, Use, json_response
@@ -17,11 +17,13 @@ async def healthz() -> Response:
 
 @router.get("/readyz", responses={503: ERRORS[503]})
 async def readyz(parts: Use) -> Response:
-    """A bundle is loaded."""
-    return json_response({"status": "ready", "bundle": parts.live.state().snapshot.version})
+    """The main variant has a bundle."""
+    return json_response(
+        {"status": "ready", "bundle": parts.variants.main.live.state().snapshot.version}
+    )
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """The sums over all workers, for Prometheus."""
     text, content_type = exposition()

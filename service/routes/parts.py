@@ -6,21 +6,38 @@ as bytes: the models in `schemas` document them, tests hold the two together.
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.responses import Response
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from contract.errors import Forbidden, MalformedRequest, TooLarge
 from contract.journal import Entry, GroupCommit
 from service import schemas
-from service.live import Live
+from service.admission import Gate
+from service.cache import Cache
 from service.metrics import Metrics
 from service.settings import Settings
-from service.swap import Swapper
+from service.variants import Variant, Variants
+
+ARRIVED = "tandem.arrived"
+"""In the scope of a request: when it arrived, by `perf_counter`."""
+
+JSON = "application/json"
+
+
+class IdConvertor(PathConvertor):
+    """Any text, like `path`, which has no line breaks though ids may."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("id", IdConvertor())
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,44 +45,110 @@ class Parts:
     """What the routes work with; one per application, wired in `app`."""
 
     settings: Settings
-    live: Live
+    variants: Variants
     journal: GroupCommit
-    swapper: Swapper
+    gate: Gate
+    cache: Cache
     metrics: Metrics
 
 
-def _parts(request: Request) -> Parts:
+# These are coroutines because FastAPI runs plain functions in threads, two hops for each request.
+
+
+async def _parts(request: Request) -> Parts:
     parts: Parts = request.app.state.parts
     return parts
 
 
-def admin(
-    parts: Annotated[Parts, Depends(_parts)],
-    authorization: Annotated[str, Header(description="Bearer KEY")] = "",
+Use = Annotated[Parts, Depends(_parts)]
+
+
+async def _pinned(
+    parts: Use,
+    variant: Annotated[
+        str | None,
+        Header(alias="X-Tandem-Variant", description="Answer by this variant, whoever asks."),
+    ] = None,
+) -> Variant | None:
+    return parts.variants.named(variant) if variant is not None else None
+
+
+async def _shown(parts: Use, pinned: Annotated[Variant | None, Depends(_pinned)]) -> Variant:
+    return pinned or parts.variants.main
+
+
+async def _administered(
+    parts: Use,
+    variant: Annotated[
+        str | None, Query(description="Which variant; the main one by default.")
+    ] = None,
+) -> Variant:
+    return parts.variants.named(variant) if variant is not None else parts.variants.main
+
+
+async def _due(
+    request: Request,
+    milliseconds: Annotated[
+        int | None,
+        Header(
+            alias="X-Tandem-Deadline",
+            ge=1,
+            le=3_600_000,
+            description="Milliseconds from the arrival after which the answer is of no use: work "
+            "that has not begun by then is refused.",
+        ),
+    ] = None,
+) -> float | None:
+    arrived: float = request.scope[ARRIVED]
+    return arrived + milliseconds / 1000 if milliseconds is not None else None
+
+
+async def admin(
+    parts: Use,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
 ) -> None:
     key = parts.settings.admin_key
     if key is None:
         raise Forbidden("administration is off; start the service with TANDEM_ADMIN_KEY")
-    given = authorization.removeprefix("Bearer ").encode()
-    if not hmac.compare_digest(given, key.get_secret_value().encode()):
+    given = bearer.credentials if bearer else ""
+    if not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
         raise Forbidden("the administration key is missing or wrong: 'Authorization: Bearer KEY'")
 
 
-Use = Annotated[Parts, Depends(_parts)]
+Pinned = Annotated[Variant | None, Depends(_pinned)]
+"""The variant that the request names in its header."""
+Shown = Annotated[Variant, Depends(_shown)]
+"""The pinned variant, else the main one."""
+Administered = Annotated[Variant, Depends(_administered)]
+"""The variant that the query names, else the main one."""
+Due = Annotated[float | None, Depends(_due)]
+"""When the answer is of no use any more, by `perf_counter`."""
 K = Annotated[int, Query(ge=1, description="How many items.")]
 Id = Annotated[str, Path(min_length=1, max_length=256)]
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    422: {"model": schemas.Error, "description": "The request is not what the API says."},
-    503: {"model": schemas.Error, "description": "No bundle is loaded yet."},
-}
-NOT_FOUND: dict[int | str, dict[str, Any]] = {
-    404: {"model": schemas.Error, "description": "No such item."}
-}
-ADMIN: dict[int | str, dict[str, Any]] = {
-    403: {"model": schemas.Error, "description": "The administration key is missing or wrong."},
-    409: {"model": schemas.Error, "description": "Nothing to go back to."},
-}
+
+def errors(**statuses: str) -> dict[int | str, dict[str, Any]]:
+    """Error answers for the documentation: `_404="No such item."`."""
+    return {
+        int(status[1:]): {"model": schemas.Error, "description": description}
+        for status, description in statuses.items()
+    }
+
+
+ERRORS = errors(
+    _422="The request is not what the API says.",
+    _503="No bundle is loaded yet, or the journal or the index cannot be reached.",
+)
+TOO_LARGE = errors(_413="Over a limit, which is named.")
+BODY = TOO_LARGE | errors(_400="The body cannot be read.")
+NOT_FOUND = errors(_404="No such item.")
+RECALL = errors(_429="No capacity now; try again later.")
+NOT_YET = errors(_409="`min_seq` lies ahead of the journal.")
+WRITE = errors(_429="Too many writes wait for the disk; try again later.")
+ADMIN = errors(
+    _403="The administration key is missing or wrong.",
+    _409="The bundle was refused, or there is nothing to go back to.",
+)
 
 
 async def commit(parts: Parts, entries: Sequence[Entry]) -> int:
@@ -75,15 +158,27 @@ async def commit(parts: Parts, entries: Sequence[Entry]) -> int:
     return seq
 
 
-def limit_k(parts: Parts, k: int) -> None:
-    if k > parts.settings.max_k:
-        raise MalformedRequest(f"k: at most {parts.settings.max_k} (max_k), found {k}")
+def limit_k(settings: Settings, k: int) -> None:
+    if k > settings.max_k:
+        raise MalformedRequest(f"k: at most {settings.max_k} (max_k), found {k}")
 
 
-def limit(name: str, found: int, limit: int) -> None:
-    if found > limit:
-        raise TooLarge(f"{name}: at most {limit} in one request, found {found}; send fewer")
+def limit(settings: Settings, setting: str, what: str, found: int) -> None:
+    """Raises TooLarge where `found` is over the limit that this setting is."""
+    most: int = getattr(settings, setting)
+    if found > most:
+        raise TooLarge(f"{what}: at most {most} ({setting}), found {found}; send less")
+
+
+def limit_features(settings: Settings, where: str, features: Mapping[str, Any]) -> None:
+    """Raises TooLarge for too many features and for texts that are too long."""
+    limit(settings, "max_features", f"{where}features", len(features))
+    for name, value in features.items():
+        texts = value if isinstance(value, list) else [value]
+        longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
+        limit(settings, "max_text", f"{where}length of a feature's name", len(name))
+        limit(settings, "max_text", f"{where}length of feature '{name}'", longest)
 
 
 def json_response(body: object, status: int = 200) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json")
+    return Response(orjson.dumps(body), status, media_type=JSON)

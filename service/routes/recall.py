@@ -1,120 +1,213 @@
-"""Recommendations, and the items that are like an item."""
+"""Recommendations, one or many at once, and the items that are like an item."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
+import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
+from contract.attributes import Attributes
+from contract.errors import FeatureError, RequestError
 from service import engine, schemas
 from service.answer import Answer
-from service.conditions import count_values, from_json, from_text
-from service.examples import RECOMMENDATION
+from service.cache import Kept
+from service.conditions import Conditions, count_values, from_json, from_text
+from service.examples import BATCH, RECOMMENDATION
 from service.metrics import Metrics
 from service.request import Recall
-from service.routes.parts import ERRORS, NOT_FOUND, Id, K, Parts, Use, json_response, limit, limit_k
-from service.state import State
+from service.routes.parts import (
+    BODY,
+    ERRORS,
+    JSON,
+    NOT_FOUND,
+    NOT_YET,
+    RECALL,
+    TOO_LARGE,
+    Due,
+    Id,
+    K,
+    Parts,
+    Pinned,
+    Shown,
+    Use,
+    json_response,
+    limit,
+    limit_features,
+    limit_k,
+)
+from service.settings import Settings
+from service.variants import Variant
 
-router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS)
-
-
-@router.get("/recommendations/{user_id:path}", response_model=schemas.Recommendations)
-async def get_recommendations(
-    parts: Use,
-    user_id: Id,
-    k: K = 50,
-    exclude: Annotated[list[str], Query(description="Item ids to leave out; repeat it.")] = [],  # noqa: B006
-    exclude_seen: Annotated[bool, Query(description="Leave out what the user touched.")] = True,
-    include: Annotated[
-        list[str] | None, Query(description="The only items that may be answered; repeat it.")
-    ] = None,
-    category: Annotated[str | None, Query(description="A tag of any attribute.")] = None,
-    filters: Annotated[
-        list[str],
-        Query(alias="filter", description="As in genres=Drama|War or year>=1990; repeat it."),
-    ] = [],  # noqa: B006
-    min_seq: Annotated[int, Query(ge=0, description="Answer from this journal position on.")] = 0,
-) -> Response:
-    """The k best items for a user, without those they have touched."""
-    state = parts.live.state(min_seq)
-    wanted = Recall(
-        k=k,
-        user_id=user_id,
-        exclude=exclude,
-        exclude_seen=exclude_seen,
-        include=include,
-        category=category,
-        conditions=from_text(filters, state.attributes),
-    )
-    return _recommend(parts, state, wanted)
+router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS | RECALL)
 
 
-@router.post("/recommendations", response_model=schemas.Recommendations)
-async def post_recommendations(
-    parts: Use, body: Annotated[schemas.RecommendationRequest, RECOMMENDATION]
-) -> Response:
-    """The same with everything in the body: sessions, unknown users, a profile."""
-    state = parts.live.state(body.min_seq)
-    wanted = Recall(
-        k=body.k,
-        user_id=body.user_id,
-        history=body.history,
-        features=body.features,
-        exclude=body.exclude,
-        exclude_seen=body.exclude_seen,
-        include=body.include,
-        category=body.category,
-        conditions=from_json(body.filters, state.attributes),
-    )
-    return _recommend(parts, state, wanted)
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A request, and who answers it."""
+
+    variant: Variant
+    body: schemas.RecommendationRequest
+    conditions: Callable[[Attributes], Conditions]
+    """What it filters by, in terms of the attributes of the bundle that will answer."""
+
+    def recall(self, attributes: Attributes) -> Recall:
+        """Raises MalformedRequest for a filter that these attributes cannot have."""
+        body = self.body
+        return Recall(
+            k=body.k,
+            user_id=body.user_id,
+            history=body.history,
+            features=body.features,
+            exclude=body.exclude,
+            exclude_seen=body.exclude_seen,
+            include=body.include,
+            category=body.category,
+            conditions=self.conditions(attributes),
+        )
 
 
 @router.get(
-    "/items/{item_id:path}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND
+    "/recommendations/{user_id:id}",
+    response_model=schemas.Recommendations,
+    responses=NOT_YET | TOO_LARGE,
 )
-async def get_similar(parts: Use, item_id: Id, k: K = 50) -> Response:
+async def get_recommendations(
+    parts: Use,
+    user_id: Id,
+    query: Annotated[schemas.RecommendationQuery, Query()],
+    pinned: Pinned,
+    due: Due,
+) -> Response:
+    """The k best items for a user, without those they have touched."""
+    given = dict(query)
+    conditions = partial(from_text, given.pop("filter"))
+    body = schemas.RecommendationRequest.model_construct(user_id=user_id, **given)
+    return await _recommend(parts, _asked(parts, body, conditions, pinned), due)
+
+
+@router.post("/recommendations", response_model=schemas.Recommendations, responses=NOT_YET | BODY)
+async def post_recommendations(
+    parts: Use,
+    body: Annotated[schemas.RecommendationRequest, RECOMMENDATION],
+    pinned: Pinned,
+    due: Due,
+) -> Response:
+    """The same with everything in the body: sessions, unknown users, a profile."""
+    conditions = partial(from_json, body.filters)
+    return await _recommend(parts, _asked(parts, body, conditions, pinned), due)
+
+
+@router.post(
+    "/recommendations:batch",
+    response_model=schemas.BatchOfRecommendations,
+    responses=NOT_YET | BODY,
+)
+async def post_batch(
+    parts: Use, body: Annotated[schemas.RecommendationRequests, BATCH], pinned: Pinned, due: Due
+) -> Response:
+    """Many of these at once, each answered as if it came alone; all of them or none."""
+    limit(parts.settings, "max_recalls", "requests", len(body.requests))
+    asked = []
+    for position, request in enumerate(body.requests):
+        with _named(position):
+            asked.append(_asked(parts, request, partial(from_json, request.filters), pinned))
+    answers = []
+    with parts.gate.admit(len(asked), due) as turn:
+        for position, one in enumerate(asked):
+            await turn()
+            with _named(position):
+                answers.append(_answer(parts, one))
+    return Response(b'{"answers":[%b]}' % b",".join(answers), media_type=JSON)
+
+
+@router.get("/items/{item_id:id}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND)
+async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 50) -> Response:
     """The k items nearest to an item."""
-    limit_k(parts, k)
-    state = parts.live.state()
-    answer = engine.similar(state, item_id, k)
+    limit_k(parts.settings, k)
+    with parts.gate.admit(1, due) as turn:
+        await turn()
+        state = variant.live.state()
+        answer = engine.similar(state, item_id, k)
     return json_response(
         {
             "item_id": item_id,
             "items": answer.items,
             "bundle": state.snapshot.version,
-            "seq": parts.live.seq,
+            "variant": variant.name,
+            "seq": variant.live.seq,
         }
     )
 
 
-def _recommend(parts: Parts, state: State, wanted: Recall) -> Response:
-    limit_k(parts, wanted.k)
-    limit("history", len(wanted.history or ()), parts.settings.max_history)
-    limit("exclude", len(wanted.exclude), parts.settings.max_exclude)
-    limit("include", len(wanted.include or ()), parts.settings.max_include)
-    limit("filters", count_values(wanted.conditions), parts.settings.max_filters)
-    answer = engine.recall(state, wanted)
-    _measure(parts.metrics, answer)
-    return json_response(
-        {
-            "user_id": wanted.user_id,
+async def _recommend(parts: Parts, asked: Asked, due: float | None) -> Response:
+    with parts.gate.admit(1, due) as turn:
+        await turn()
+        return Response(_answer(parts, asked), media_type=JSON)
+
+
+def _asked(
+    parts: Parts,
+    body: schemas.RecommendationRequest,
+    conditions: Callable[[Attributes], Conditions],
+    pinned: Variant | None,
+) -> Asked:
+    """The one way to a recall, however its request came. Raises as the limits do."""
+    _limit(parts.settings, body)
+    return Asked(pinned or parts.variants.of(body.user_id), body, conditions)
+
+
+def _limit(settings: Settings, body: schemas.RecommendationRequest) -> None:
+    limit_k(settings, body.k)
+    limit(settings, "max_history", "history", len(body.history or ()))
+    limit(settings, "max_exclude", "exclude", len(body.exclude))
+    limit(settings, "max_include", "include", len(body.include or ()))
+    limit_features(settings, "", body.features or {})
+
+
+def _answer(parts: Parts, asked: Asked) -> bytes:
+    name, live = asked.variant.name, asked.variant.live
+    state = live.state(asked.body.min_seq)
+    recall = asked.recall(state.attributes)
+    limit(parts.settings, "max_filters", "filters", count_values(recall.conditions))
+
+    def make() -> Kept:
+        answer = engine.recall(state, recall)
+        _measure(parts.metrics, name, answer)
+        body = {
+            "user_id": recall.user_id,
             "items": answer.items,
             "source": answer.source,
             "bundle": state.snapshot.version,
-            "variant": parts.settings.channel,
-            "seq": parts.live.seq,
+            "variant": name,
         }
-    )
+        return Kept(orjson.dumps(body)[:-1], answer.source)
+
+    kept = parts.cache.find(name, state, recall, make)
+    parts.metrics.answers.labels(name, kept.source).inc()
+    return b'%b,"seq":%d}' % (kept.body, live.seq)
 
 
-def _measure(metrics: Metrics, answer: Answer) -> None:
+@contextmanager
+def _named(position: int) -> Iterator[None]:
+    """Says which request of a batch was wrong."""
+    try:
+        yield
+    except (RequestError, FeatureError) as error:
+        raise type(error)(f"requests.{position}: {error}") from error
+
+
+def _measure(metrics: Metrics, variant: str, answer: Answer) -> None:
     stages = answer.stages
-    metrics.stage_seconds.labels("encode").observe(stages.encode)
-    metrics.stage_seconds.labels("tower").observe(stages.tower)
-    metrics.stage_seconds.labels("search").observe(stages.search)
-    metrics.stage_seconds.labels("merge").observe(stages.merge)
-    metrics.recall_seconds.observe(stages.total)
-    metrics.answers.labels(answer.source).inc()
+    metrics.stage_seconds.labels(variant, "encode").observe(stages.encode)
+    metrics.stage_seconds.labels(variant, "tower").observe(stages.tower)
+    metrics.stage_seconds.labels(variant, "search").observe(stages.search)
+    metrics.stage_seconds.labels(variant, "merge").observe(stages.merge)
+    metrics.recall_seconds.labels(variant).observe(stages.total)
     if answer.widened:
-        metrics.widened.inc()
+        metrics.widened.labels(variant).inc()
     if answer.exact:
-        metrics.exact.inc()
+        metrics.exact.labels(variant).inc()

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, values
 
 from contract.bundle import Bundle, open_bundle
 from contract.kinds import Kinds
 from contract.store import LocalStore
+from service.metrics import DIRECTORY, Metrics, prepare_directory
 from service.snapshot import Snapshot, load_snapshot
 from tests.conftest import live
 from tests.service.bundles import derive, rolled, with_backend
@@ -56,18 +58,27 @@ def snapshot(bundle: Bundle) -> Snapshot:
     return load_snapshot(bundle.path)
 
 
+@pytest.fixture
+def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    # Both are process-wide, and only a service of its own may keep them.
+    monkeypatch.setenv(DIRECTORY, "")
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
+    prepare_directory(tmp_path)
+    return Metrics(CollectorRegistry(), 0, tmp_path)
+
+
 @pytest.fixture(scope="session", params=BACKENDS)
 def reading(
     request: pytest.FixtureRequest, shelf: LocalStore, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A service of each backend, of which the tests only read."""
     state = tmp_path_factory.mktemp("reading")
-    with Server(shelf.root, state, channel=request.param) as server:
+    with Server(shelf.root, state, channels=request.param) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def server(shelf: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service that the tests of one file share: each writes ids of its own."""
-    with Server(shelf.root, tmp_path_factory.mktemp("server"), channel="exact") as server:
+    with Server(shelf.root, tmp_path_factory.mktemp("server"), channels="exact") as server:
         yield server

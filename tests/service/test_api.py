@@ -15,6 +15,7 @@ from tests.service.server import ADMIN, Server, wait_until
 
 MAX_BODY, MAX_BATCH, MAX_HISTORY, MAX_EXCLUDE, MAX_K = 20_000, 5, 6, 7, 300
 MAX_INCLUDE, MAX_FILTERS = 8, 4
+MAX_RECALLS, MAX_FEATURES, MAX_TEXT = 4, 9, 500
 JSON = {"Content-Type": "application/json"}
 
 
@@ -28,8 +29,11 @@ def server(shelf: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "max_include": MAX_INCLUDE,
         "max_filters": MAX_FILTERS,
         "max_k": MAX_K,
+        "max_recalls": MAX_RECALLS,
+        "max_features": MAX_FEATURES,
+        "max_text": MAX_TEXT,
     }
-    with Server(shelf.root, tmp_path_factory.mktemp("api"), channel="exact", **limits) as server:
+    with Server(shelf.root, tmp_path_factory.mktemp("api"), channels="exact", **limits) as server:
         yield server
 
 
@@ -44,6 +48,7 @@ def assert_error(answer: httpx.Response, status: int, code: str) -> str:
     return error.message
 
 
+BATCH = "/v1/recommendations:batch"
 ITEM, ITEMS = {"item_id": "x"}, "/v1/items"
 EVENT, EVENTS = {"user_id": "u", "item_id": "x"}, "/v1/events"
 RECALL = "/v1/recommendations"
@@ -84,6 +89,11 @@ RECALL = "/v1/recommendations"
         (RECALL, {"filters": {"colour": "red"}}, "filters.colour: no such attribute; known are"),
         (RECALL, {"filters": {"year": {"above": 1}}}, "filters.year: expected bounds"),
         (RECALL, {"users": "u1"}, "body.users"),
+        (RECALL, {"category": "x" * 257}, "body.category"),
+        (BATCH, {}, "body.requests"),
+        (BATCH, {"requests": []}, "body.requests"),
+        (BATCH, {"requests": [{}, {"k": 0}]}, "body.requests.1.k"),
+        (BATCH, {"requests": [{}, {}, {"k": MAX_K + 1}]}, f"requests.2: k: at most {MAX_K}"),
     ],
 )
 def test_a_malformed_body_is_refused_and_the_field_named(
@@ -102,6 +112,7 @@ def test_a_malformed_body_is_refused_and_the_field_named(
         (ITEMS, {"items": [ITEM | {"features": {"tags": 1}}]}, "item 'x': feature 'tags'"),
         (RECALL, {"features": {"age": "old"}}, "features: feature 'age'"),
         (RECALL, {"features": {"planet": "Mars"}}, "features: feature 'planet'"),
+        (BATCH, {"requests": [{}, {"features": {"age": "old"}}]}, "requests.1: features: feature"),
     ],
 )
 def test_a_feature_that_the_schema_cannot_encode_is_refused_and_named(
@@ -152,6 +163,14 @@ def test_what_is_not_strict_json_is_refused(server: Server, body: bytes) -> None
         ("GET", f"/v1/items/i1/similar?k={MAX_K + 1}", 422, "malformed_request"),
         ("GET", "/v1/recommendations/u1?k=x", 422, "malformed_request"),
         ("GET", f"/v1/recommendations/{'u' * 257}", 422, "malformed_request"),
+        ("GET", f"/v1/recommendations/u1?exclude={'i' * 257}", 422, "malformed_request"),
+        ("GET", "/v1/recommendations/u1?catgory=x", 422, "malformed_request"),
+        (
+            "GET",
+            "/v1/recommendations/u1?exclude=i1" + MAX_EXCLUDE * "&exclude=i2",
+            413,
+            "too_large",
+        ),
         ("GET", "/v1/recommendations/u1?min_seq=1000", 409, "not_yet_visible"),
     ],
 )
@@ -179,6 +198,16 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(server: Server) -> No
         assert "at most 20,000 bytes (max_body), found 20,001" in message
 
 
+LIMITS = {
+    "include": "include",
+    "items": "batch",
+    "events": "batch",
+    "history": "history",
+    "exclude": "exclude",
+    "requests": "recalls",
+}
+
+
 @pytest.mark.parametrize(
     ("path", "field", "one", "limit"),
     [
@@ -187,6 +216,7 @@ def test_a_body_over_the_limit_is_refused_announced_or_not(server: Server) -> No
         (RECALL, "history", "i1", MAX_HISTORY),
         (RECALL, "exclude", "i1", MAX_EXCLUDE),
         (RECALL, "include", "i1", MAX_INCLUDE),
+        (BATCH, "requests", {}, MAX_RECALLS),
     ],
 )
 def test_a_list_over_its_limit_is_refused_and_the_limit_named(
@@ -196,7 +226,9 @@ def test_a_list_over_its_limit_is_refused_and_the_limit_named(
         server.client.post(path, json={field: [one] * (limit + 1)}), 413, "too_large"
     )
 
-    assert message.startswith(f"{field}: at most {limit} in one request, found {limit + 1}")
+    assert (
+        message == f"{field}: at most {limit} (max_{LIMITS[field]}), found {limit + 1}; send less"
+    )
     ones = [one | {"item_id": f"x{n}"} if path == ITEMS else one for n in range(limit)]
     assert server.client.post(path, json={field: ones}).is_success
 
@@ -209,10 +241,36 @@ def test_filters_of_too_many_values_are_refused_and_the_limit_named(server: Serv
 
     message = assert_error(server.client.post(RECALL, json=more), 413, "too_large")
 
-    wanted = f"filters: at most {MAX_FILTERS} in one request, found {MAX_FILTERS + 1}"
+    wanted = f"filters: at most {MAX_FILTERS} (max_filters), found {MAX_FILTERS + 1}"
     assert message.startswith(wanted)
     texts = {"filter": ["tags=" + "|".join(values), "year>1990"]}
     assert_error(server.client.get(f"{RECALL}/u1", params=texts), 413, "too_large")
+
+
+@pytest.mark.parametrize(
+    ("features", "named"),
+    [
+        ({f"f{n}": 1 for n in range(MAX_FEATURES + 1)}, f"features: at most {MAX_FEATURES} (max_f"),
+        ({"title": "t" * (MAX_TEXT + 1)}, f"length of feature 'title': at most {MAX_TEXT} (max_t"),
+        ({"tags": ["a", "t" * (MAX_TEXT + 1)]}, f"length of feature 'tags': at most {MAX_TEXT} ("),
+        ({"t" * (MAX_TEXT + 1): 1}, f"length of a feature's name: at most {MAX_TEXT} (max_text)"),
+    ],
+)
+def test_features_over_a_limit_are_refused_wherever_they_stand(
+    server: Server, features: dict[str, Any], named: str
+) -> None:
+    profile = {"features": features}
+    for path, body, where in (
+        (ITEMS, ITEM | profile, "item 'x': "),
+        (ITEMS, {"items": [ITEM | profile]}, "item 'x': "),
+        (RECALL, profile, ""),
+        (BATCH, {"requests": [{}, profile]}, "requests.1: "),
+    ):
+        message = assert_error(server.client.post(path, json=body), 413, "too_large")
+        assert message.startswith(f"{where}{named}")
+
+    largest = ITEM | {"features": {"title": "t" * MAX_TEXT}}
+    assert server.client.post(ITEMS, json=largest).status_code == 201
 
 
 @pytest.mark.parametrize("action", ["reload", "rollback"])
@@ -227,7 +285,7 @@ def test_a_reload_says_what_is_served(server: Server, bundle: Bundle) -> None:
     answer = server.client.post("/v1/bundle/reload", headers=ADMIN)
 
     found = schemas.Reloaded.model_validate(answer.json(), strict=True)
-    assert (found.version, found.swapped) == (bundle.version, False)
+    assert (found.variant, found.version, found.swapped) == ("exact", bundle.version, False)
 
 
 def test_a_rollback_with_nothing_before_is_refused(server: Server) -> None:
@@ -270,6 +328,7 @@ def test_health_and_pages_answer(server: Server, bundle: Bundle) -> None:
 ROUTES = {
     ("get", "/v1/recommendations/{user_id}"),
     ("post", "/v1/recommendations"),
+    ("post", "/v1/recommendations:batch"),
     ("get", "/v1/items/{item_id}/similar"),
     ("post", "/v1/items"),
     ("get", "/v1/items/{item_id}"),
@@ -300,6 +359,10 @@ def test_every_route_is_documented_with_its_answers(server: Server) -> None:
             assert {"422", "503"} <= operation["responses"].keys()
             success = next(r for code, r in operation["responses"].items() if code[0] == "2")
             assert "$ref" in success["content"]["application/json"]["schema"]
+            for code, response in operation["responses"].items():
+                if code[0] != "2":
+                    schema = response["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/Error"}
 
 
 def test_every_documented_example_works(server: Server) -> None:
@@ -312,7 +375,7 @@ def test_every_documented_example_works(server: Server) -> None:
             assert answer.is_success, f"{path} {name}: {answer.text}"
             posted.append(path)
 
-    assert set(posted) == {RECALL, ITEMS, EVENTS}
+    assert set(posted) == {RECALL, BATCH, ITEMS, EVENTS}
     assert server.client.get("/v1/items/new-1").json()["available"] is False
 
 

@@ -18,7 +18,7 @@ KILLS, WRITERS, ACKNOWLEDGED = 50, 2, 8
 
 
 def test_every_worker_reads_what_any_worker_acknowledged(shelf: LocalStore, tmp_path: Path) -> None:
-    with Server(shelf.root, tmp_path, channel="exact", workers=2) as server:
+    with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
         with ThreadPoolExecutor(THREADS) as pool:
             parts = [range(start, PAIRS, THREADS) for start in range(THREADS)]
             misses = [
@@ -94,7 +94,7 @@ class Writer:
 def test_a_killed_service_has_all_that_it_acknowledged_and_nothing_else(
     shelf: LocalStore, bundle: Bundle, tmp_path: Path
 ) -> None:
-    server = Server(shelf.root, tmp_path, channel="exact", max_k=10_000)
+    server = Server(shelf.root, tmp_path, channels="exact", max_k=10_000)
     writers: list[Writer] = []
 
     for cycle in range(KILLS):

@@ -2,18 +2,16 @@
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry, values
 
 from contract import errors
 from contract.errors import TandemError
 from service.app import Front, create_api
 from service.errors import STATUS, status_of
-from service.metrics import DIRECTORY, Metrics, prepare_directory
+from service.metrics import Metrics
 from service.settings import Settings
 
 # No client can be at fault for these, and no request should meet them.
@@ -33,15 +31,6 @@ def tree(root: type[TandemError]) -> Iterator[type[TandemError]]:
     yield root
     for child in root.__subclasses__():
         yield from tree(child)
-
-
-@pytest.fixture
-def metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Metrics:
-    # Both are process-wide, and only a service of its own may keep them.
-    monkeypatch.setenv(DIRECTORY, "")
-    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
-    prepare_directory(tmp_path)
-    return Metrics(CollectorRegistry(), 0, tmp_path)
 
 
 def answer_to(metrics: Metrics, error: Exception) -> httpx.Response:

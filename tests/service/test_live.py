@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, values
 
 from contract.errors import JournalError
 from contract.journal import Entry, Record, SqliteJournal
@@ -32,14 +31,11 @@ def viewed(items: Sequence[str]) -> list[Entry]:
 
 
 def test_a_read_that_failed_is_taken_up_where_it_ended(
-    snapshot: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    snapshot: Snapshot, metrics: Metrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(live, "CHUNK", 2)
-    # Metrics choose how they are stored for their whole process; here, for this test.
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
-    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
     journal = Interrupted(tmp_path / "journal.db")
-    followed = Live(journal, Metrics(CollectorRegistry(), 0, tmp_path))
+    followed = Live("live", journal, metrics)
     followed.replace(load(State.of(snapshot, 100, 1), journal))
     journal.append(viewed(["i1", "i2", "i3", "i4", "i5"]))
     journal.fail_at = 2

@@ -74,7 +74,7 @@ def test_the_counters_are_what_the_clients_counted_even_after_a_worker_was_kille
     shelf: LocalStore, tmp_path: Path
 ) -> None:
     counting, rounds = Counting(), 20
-    with Server(shelf.root, tmp_path, channel="exact", workers=2) as server:
+    with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
         for _ in range(2):
             with server.client_of_each_worker() as clients:
                 for n in range(rounds):
@@ -135,7 +135,7 @@ def served(server: Server) -> set[str]:
 
 def test_an_idle_worker_follows_the_journal(shelf: LocalStore, tmp_path: Path) -> None:
     with (
-        Server(shelf.root, tmp_path, channel="exact", workers=2) as server,
+        Server(shelf.root, tmp_path, channels="exact", workers=2) as server,
         server.client_of_each_worker() as clients,
     ):
         busy = clients["0"]
@@ -151,7 +151,7 @@ def test_an_idle_worker_follows_the_journal(shelf: LocalStore, tmp_path: Path) -
 
 
 def test_metrics_start_anew_with_the_service(shelf: LocalStore, tmp_path: Path) -> None:
-    with Server(shelf.root, tmp_path, channel="exact") as server:
+    with Server(shelf.root, tmp_path, channels="exact") as server:
         server.client.get("/v1/recommendations/u1")
         assert server.metric("tandem_answers_total") == 1
 
@@ -169,7 +169,7 @@ def prometheus() -> str:
 def test_a_prometheus_with_the_configuration_of_deploy_scrapes_the_service(
     prometheus: str, shelf: LocalStore, tmp_path: Path
 ) -> None:
-    with Server(shelf.root, tmp_path / "state", channel="exact") as server:
+    with Server(shelf.root, tmp_path / "state", channels="exact") as server:
         for _ in range(7):
             assert server.client.get("/v1/recommendations/u1").status_code == 200
         with running(prometheus, configuration(server, tmp_path), tmp_path) as url:

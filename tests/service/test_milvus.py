@@ -256,7 +256,7 @@ def test_a_swap_and_a_rollback_move_the_alias_and_keep_what_was_written(
             check(shop, client)
 
     answer = server.client.post("/v1/bundle/rollback", headers=ADMIN)
-    assert answer.json() == {"version": first.name, "swapped": True}
+    assert answer.json() == {"variant": "live", "version": first.name, "swapped": True}
     assert alias(milvus) == collection_of(store, first.name)
     _wait_for(server, first.name)
     with server.client_of_each_worker() as workers:

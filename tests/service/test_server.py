@@ -21,14 +21,14 @@ def kill_a_worker(server: Server) -> None:
 
 
 def test_a_stopped_service_ends_without_an_error(shelf: LocalStore, tmp_path: Path) -> None:
-    with Server(shelf.root, tmp_path, channel="exact", workers=2) as server:
+    with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
         assert server.stop() == 0
 
 
 def test_a_service_stops_while_a_worker_is_being_replaced(
     shelf: LocalStore, tmp_path: Path
 ) -> None:
-    with Server(shelf.root, tmp_path, channel="exact") as server:
+    with Server(shelf.root, tmp_path, channels="exact") as server:
         kill_a_worker(server)
         wait_until(server.workers, "the new worker's process")
         # The second in a row is replaced after a pause, and the stop comes in that pause.
@@ -38,7 +38,7 @@ def test_a_service_stops_while_a_worker_is_being_replaced(
 
 
 def test_workers_end_with_their_supervisor(shelf: LocalStore, tmp_path: Path) -> None:
-    with Server(shelf.root, tmp_path, channel="exact", workers=2) as server:
+    with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
         workers = server.workers()
         assert len(workers) == 2
 
@@ -55,7 +55,7 @@ def test_connections_wait_for_the_worker_that_is_being_replaced(
             answer = client.get("/readyz")
             return answer.status_code, answer.headers["x-tandem-worker"]
 
-    with Server(shelf.root, tmp_path, channel="exact", workers=2) as server:
+    with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
         kill_a_worker(server)
         with ThreadPoolExecutor(CONNECTIONS) as pool:
             answers = Counter(pool.map(ask, [server] * CONNECTIONS))

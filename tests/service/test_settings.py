@@ -10,6 +10,7 @@ import pytest
 from contract.errors import SettingsError
 from contract.store import LocalStore
 from service.settings import Settings, options, read_settings
+from service.split import Split
 from tests.places import ROOT
 from tests.service.server import KEY, Server
 
@@ -30,7 +31,7 @@ def test_without_anything_the_defaults_hold() -> None:
     settings = read_settings()
 
     assert (settings.host, settings.port, settings.workers) == ("127.0.0.1", 8000, 1)
-    assert (settings.store, settings.channel, settings.admin_key) == ("store", "live", None)
+    assert (settings.store, str(settings.channels), settings.admin_key) == ("store", "live", None)
     assert settings == Settings.model_construct(
         **{name: field.default for name, field in Settings.model_fields.items()}
     )
@@ -40,7 +41,7 @@ def test_without_anything_the_defaults_hold() -> None:
     ("name", "value", "found"),
     [
         ("store", "/data/store", "/data/store"),
-        ("channel", "canary", "canary"),
+        ("channels", "canary", Split((("canary", 1),))),
         ("port", "8123", 8123),
         ("workers", "3", 3),
         ("watch_seconds", "0.5", 0.5),
@@ -69,6 +70,17 @@ def test_every_option_is_an_environment_variable(
         ("max_k", "10001", "less than or equal to 10000"),
         ("max_history", "0", "greater than or equal to 1"),
         ("max_body", "1023", "greater than or equal to 1024"),
+        ("max_admitted", "0", "greater than or equal to 1"),
+        ("cache_entries", "-1", "greater than or equal to 0"),
+        ("channels", "", "channel '': expected letters"),
+        ("channels", "live:9,", "channel '': expected letters"),
+        ("channels", "live:9,challenger:", "channel 'challenger' has weight ''"),
+        ("channels", "live:9,challenger:-1", "channel 'challenger' has weight '-1'"),
+        ("channels", "live:0.9", "has weight '0.9': expected a whole number up to 1,000,000"),
+        ("channels", "live:1000001", "expected a whole number up to 1,000,000"),
+        ("channels", "live,live:2", "channel 'live' stands twice"),
+        ("channels", "live:0,next:1", "the main channel 'live' needs a weight of at least 1"),
+        ("channels", "../live", "channel '../live': expected letters"),
     ],
 )
 def test_a_value_out_of_bounds_is_refused_with_option_bound_and_value(
@@ -135,10 +147,10 @@ def test_an_unknown_flag_is_wrong_use() -> None:
 def test_flags_go_before_the_environment(
     shelf: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TANDEM_CHANNEL", "live")
+    monkeypatch.setenv("TANDEM_CHANNELS", "live")
     monkeypatch.setenv("TANDEM_MAX_K", "7")
 
-    with Server(shelf.root, tmp_path, channel="rolled", workers=2) as server:
+    with Server(shelf.root, tmp_path, channels="rolled", workers=2) as server:
         channel = shelf.channel("rolled")
         with server.client_of_each_worker() as clients:
             for client in clients.values():
@@ -154,7 +166,7 @@ def test_flags_go_before_the_environment(
 
 
 def test_a_port_in_use_is_told_in_one_line(shelf: LocalStore, tmp_path: Path) -> None:
-    with Server(shelf.root, tmp_path, channel="exact") as server:
+    with Server(shelf.root, tmp_path, channels="exact") as server:
         done = tandem("serve", f"--store={shelf.root}", f"--port={server.port}", "--host=127.0.0.1")
 
     assert done.returncode == 1

@@ -197,7 +197,7 @@ def test_a_rollback_from_a_refused_bundle_is_no_error(store: LocalStore, tmp_pat
 
         answer = server.client.post("/v1/bundle/rollback", headers=ADMIN)
 
-        assert answer.json() == {"version": good, "swapped": False}
+        assert answer.json() == {"variant": "live", "version": good, "swapped": False}
         assert server.client.get("/v1/bundle").json()["refused"] is None
 
 
@@ -233,7 +233,7 @@ def test_a_refused_bundle_that_was_repaired_is_taken_on_reload(
 
         assert refused.status_code == 409
         assert refused.json()["error"]["code"] == "bad_bundle"
-        assert answer.json() == {"version": version, "swapped": True}
+        assert answer.json() == {"variant": "live", "version": version, "swapped": True}
         assert server.client.get("/v1/bundle").json()["refused"] is None
 
 

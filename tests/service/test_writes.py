@@ -17,7 +17,7 @@ from tests.service.shop import Shop, ids_of, path
 def shop(
     shelf: LocalStore, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
-    with Server(shelf.root, tmp_path_factory.mktemp("shop"), channel="exact") as server:
+    with Server(shelf.root, tmp_path_factory.mktemp("shop"), channels="exact") as server:
         yield Shop(server, Reference(bundle))
 
 
@@ -235,7 +235,9 @@ def test_an_answer_can_be_asked_to_include_a_write(shop: Shop) -> None:
         assert f"ends at {seq}" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("item_id", ["a/b", "a b?c=d#e", "é\U0001f6b2", "50%", "a/b/"])
+@pytest.mark.parametrize(
+    "item_id", ["a/b", "a b?c=d#e", "é\U0001f6b2", "50%", "a/b/", "a\nb", "\n"]
+)
 def test_any_text_is_an_item_id(shop: Shop, item_id: str) -> None:
     shop.post(item_id, {"title": "odd"})
 
