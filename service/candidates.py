@@ -26,7 +26,7 @@ class Candidates(NamedTuple):
 def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     """The k eligible items nearest to any of the vectors (K, D)."""
     rows, scores, widened = _search(state.overlay, filter_, vectors, k)
-    live_rows, live_scores = _search_overlay(state.overlay, filter_, vectors)
+    live_rows, live_scores = _search_overlay(state.overlay, filter_, vectors, k)
     best, best_scores = merge(
         np.concatenate([rows, live_rows]), np.concatenate([scores, live_scores]), k
     )
@@ -39,7 +39,9 @@ def popular(state: State, filter_: Filter, k: int) -> Candidates:
     snapshot, overlay = state.snapshot, state.overlay
     eligible = filter_.bundle_rows()
     most = snapshot.popular[eligible[snapshot.popular]][:k].astype(np.int64)
-    slots = np.flatnonzero(filter_.overlay_slots())[::-1]
+    live, counted = filter_.overlay_slots(), overlay.popularity > 0
+    new = np.flatnonzero(live & ~counted)[-k:]
+    slots = np.sort(np.concatenate([new, np.flatnonzero(live & counted)]))[::-1]
     rows = np.concatenate([most, slots + overlay.base])
     counts: F32 = np.concatenate([snapshot.bundle.popularity[most], overlay.popularity[slots]])
     best = np.argsort(-counts, kind="stable")[:k]
@@ -62,11 +64,15 @@ def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I6
     return rows.ravel(), scores.ravel(), True
 
 
-def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I64, F32]:
-    """Eligible rows of the overlay that no index holds, with their best score over the vectors
-    (K, D), exactly."""
+def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32]:
+    """Eligible rows of the overlay that no index holds with their scores, flat over the vectors
+    (K, D); the k best of each are among them."""
     if overlay.appended or not overlay.slots:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    slots = np.flatnonzero(filter_.overlay_slots())
-    scores: F32 = (vectors @ overlay.vectors[slots].T).max(axis=0)
-    return slots + overlay.base, scores
+    blocked = filter_.blocked_slots()
+    if filter_.category is None and blocked <= OVERFETCH * k:
+        rows, scores = overlay.search_slots(vectors, k + blocked)
+        kept = filter_.keep(rows)
+        return rows[kept], scores[kept]
+    rows, scores = overlay.search_slots(vectors, k, filter_.overlay_slots())
+    return rows.ravel(), scores.ravel()

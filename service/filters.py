@@ -51,6 +51,10 @@ class Filter:
             kept &= ~np.isin(rows, self.blocked)
         return kept
 
+    def blocked_slots(self) -> int:
+        """How many slots of the overlay are blocked, at most."""
+        return int((self.blocked >= self.overlay.base).sum())
+
     def most_removed(self) -> int:
         """At most so many of the rows that a search finds are not eligible; only for requests
         without a category."""

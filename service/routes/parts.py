@@ -62,15 +62,19 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 NOT_FOUND: dict[int | str, dict[str, Any]] = {
     404: {"model": schemas.Error, "description": "No such item."}
 }
+CONFLICT: dict[int | str, dict[str, Any]] = {
+    409: {"model": schemas.Error, "description": "Someone else has written the item meanwhile."}
+}
 ADMIN: dict[int | str, dict[str, Any]] = {
     403: {"model": schemas.Error, "description": "The administration key is missing or wrong."},
     409: {"model": schemas.Error, "description": "Nothing to go back to."},
 }
 
 
-async def commit(parts: Parts, entries: Sequence[Entry]) -> int:
-    """Durable when this returns; the last seq."""
-    seq = await asyncio.wrap_future(parts.journal.submit(entries))
+async def commit(parts: Parts, entries: Sequence[Entry], after: int | None = None) -> int:
+    """Durable when this returns; the last seq. Raises Conflict where their items were written
+    after seq `after`."""
+    seq = await asyncio.wrap_future(parts.journal.submit(entries, after))
     parts.metrics.writes.labels(entries[0].kind).inc(len(entries))
     return seq
 

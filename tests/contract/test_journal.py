@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from contract.errors import JournalError, Overloaded
-from contract.journal import Entry, GroupCommit, Journal, Record, SqliteJournal, open_journal
+from contract.journal import (
+    Entry,
+    GroupCommit,
+    Journal,
+    Record,
+    SqliteJournal,
+    Write,
+    open_journal,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -291,11 +299,11 @@ class HeldJournal(SqliteJournal):
         self.waiting = threading.Event()
         self.commits: list[int] = []
 
-    def append(self, entries: Sequence[Entry]) -> range:
+    def append_each(self, writes: Sequence[Write]) -> list[range | None]:
         self.waiting.set()
         assert self.gate.wait(timeout=60)
-        self.commits.append(len(entries))
-        return super().append(entries)
+        self.commits.append(sum(len(write.entries) for write in writes))
+        return super().append_each(writes)
 
 
 @pytest.fixture
