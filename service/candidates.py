@@ -72,6 +72,8 @@ def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> 
     blocked = filter_.blocked_slots()
     if filter_.category is None and blocked <= OVERFETCH * k:
         rows, scores = overlay.search_slots(vectors, k + blocked)
+        if not blocked:
+            return rows.ravel(), scores.ravel()
         kept = filter_.keep(rows)
         return rows[kept], scores[kept]
     rows, scores = overlay.search_slots(vectors, k, filter_.overlay_slots())

@@ -53,7 +53,7 @@ class Filter:
 
     def blocked_slots(self) -> int:
         """How many slots of the overlay are blocked, at most."""
-        return int((self.blocked >= self.overlay.base).sum())
+        return int(np.count_nonzero(self.blocked >= self.overlay.base))
 
     def most_removed(self) -> int:
         """At most so many of the rows that a search finds are not eligible; only for requests

@@ -24,7 +24,9 @@ from service.posted import encode_items
 from service.segment import Segment
 from service.snapshot import Snapshot
 
-LEAST_SLOTS = 64
+RESERVED = 2**18
+"""Slots that there is room for at first, and doubled when it is full. It is address space: memory
+is taken when a slot is written. To copy the arrays of so many slots would hold up a request."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Overlay:
         """Journaled items whose features this bundle's schema cannot encode."""
         self._ids: list[str] = []
         self._slots: dict[str, int] = {}
-        self._features: list[bytes] = []
         # As JSON: a few hundred thousand dicts would be a long walk for the garbage collector.
+        self._features: list[str] = []
         self._replaced: dict[int, int] = {}
         self._seqs = np.empty(0, np.int64)
         self._vectors = np.empty((0, dims.dim), np.float32)
@@ -231,7 +233,8 @@ class Overlay:
         self._codes[slots] = encoded.codes
         self._seqs[slots] = [record.seq for record in records]
         for slot, record in zip(slots.tolist(), records, strict=True):
-            self._features[slot] = orjson.dumps(record.body.get("features", {}))
+            # Text, because orjson's bytes keep the larger block that they were written in.
+            self._features[slot] = orjson.dumps(record.body.get("features", {})).decode()
         self._show(slots, np.array([r.body.get("available", True) for r in records], np.bool_))
         self._replace(rows, slots)
         if not self.appended:
@@ -290,9 +293,9 @@ class Overlay:
         if slot is None:
             slot = self._slots[item_id] = len(self._ids)
             self._ids.append(item_id)
-            self._features.append(b"")
+            self._features.append("{}")
             if self.slots > len(self._alive):
-                self._grow(max(LEAST_SLOTS, 2 * len(self._alive)))
+                self._grow(max(RESERVED, 2 * len(self._alive)))
         return slot
 
     def _grow(self, capacity: int) -> None:

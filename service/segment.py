@@ -11,7 +11,6 @@ import numpy as np
 
 from contract.arrays import F32, I64, Bool
 from contract.index.base import Answer
-from contract.index.exact import scan
 
 if TYPE_CHECKING:
     from contract.index.growing import Growing
@@ -55,10 +54,10 @@ class Segment:
             self._sealing = self._thread.submit(_seal, vectors)
 
     def search(self, queries: F32, k: int, allowed: Bool | None, vectors: F32) -> Answer:
-        """As `Index.search`, but a query's slots are more than k, in no order, and some of them
-        there twice."""
+        """As `Index.search`, but a query's slots may be more than k or fewer than that, without
+        padding, are in no order, and a slot may be there twice."""
         self._take_over(vectors)
-        tail = _scan_some(vectors, queries, k, self._tail, allowed)
+        tail = _scan(vectors, queries, k, self._tail, allowed)
         if self._sealed is None:
             return tail
         count = len(self._sealed)
@@ -96,16 +95,20 @@ def _seal(vectors: F32) -> "Growing":
     return Growing(vectors)
 
 
-def _scan_some(vectors: F32, queries: F32, k: int, slots: I64, allowed: Bool | None) -> Answer:
-    """The best k of the allowed ones among these slots."""
+def _scan(vectors: F32, queries: F32, k: int, slots: I64, allowed: Bool | None) -> Answer:
+    """The best k of the allowed ones among these slots, in no order; fewer if they are fewer."""
     if allowed is not None:
         slots = slots[allowed[slots]]
-    if len(slots) and slots[-1] - slots[0] + 1 == len(slots):
+    count = len(slots)
+    if count and slots[-1] - slots[0] + 1 == count:
         # Neighbours in memory, as appended slots are, need not be gathered.
-        first = int(slots[0])
-        rows, scores = scan(vectors[first : first + len(slots)], queries, k)
-        return np.where(rows < 0, rows, rows + first), scores
-    return scan(vectors, queries, k, slots)
+        scores = queries @ vectors[slots[0] : slots[0] + count].T
+    else:
+        scores = queries @ vectors[slots].T
+    if count <= k:
+        return np.broadcast_to(slots, scores.shape), scores
+    columns = scores.argpartition(count - k, axis=1)[:, count - k :]
+    return slots[columns], np.take_along_axis(scores, columns, axis=1)
 
 
 def _step_back() -> None:

@@ -96,7 +96,7 @@ class Probing:
     long vectors are the first to be read, and short.
     """
 
-    def __init__(self, index: Any, probes: float) -> None:
+    def __init__(self, index: Any, probes: int) -> None:
         self._lists: int = index.nlist
         self._total: int = index.ntotal
         self._rows_per_list: float = self._total / self._lists

@@ -65,7 +65,7 @@ class Slots:
 
 @pytest.fixture
 def slots(monkeypatch: pytest.MonkeyPatch) -> Iterator[Slots]:
-    monkeypatch.setattr(growing, "ROWS_READ", SLOTS // 4)
+    monkeypatch.setattr(growing, "PROBES", 24)
     made = Slots()
     yield made
     made.segment.settle(made.vectors)
