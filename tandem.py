@@ -502,7 +502,19 @@ def doctor(as_json: bool) -> None:
 @click.argument(
     "what",
     type=click.Choice(
-        ["serve", "search", "filters", "seam", "train", "build", "quality", "cold", "all"]
+        [
+            "serve",
+            "search",
+            "filters",
+            "seam",
+            "train",
+            "build",
+            "overlay",
+            "visible",
+            "quality",
+            "cold",
+            "all",
+        ]
     ),
 )
 @click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
@@ -523,6 +535,7 @@ def doctor(as_json: bool) -> None:
     type=click.Path(exists=True, path_type=Path),
     help="train: the Python of an environment with torch-rechub, to run beside.",
 )
+@click.option("--pairs", default=10_000, show_default=True, help="visible: writes, each read.")
 @click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here.")
 def bench(
@@ -532,6 +545,7 @@ def bench(
     tables: Path | None,
     picture: Path | None,
     peer: Path | None,
+    pairs: int,
     check: bool,
     json_file: Path | None,
 ) -> None:
@@ -544,13 +558,15 @@ def bench(
       seam    every index backend beside the bare library: what is added to a search and a build
       train   preparation and training speed, beside torch-rechub's with --peer
       build   publishing and loading a bundle, and what workers share of it
+      overlay a recall with up to 200,000 posted items, and durable appends
+      visible what one worker acknowledged, read on another
       quality a recipe on its data set, against the figures that it promises
       cold    a recipe on items that training never saw, beside methods without training
       all     all but quality and cold
     """
     if what in ("quality", "cold") and tables is None:
         raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
-    rows = _measure(what, items, recipe, tables or Path(), picture, peer)
+    rows = _measure(what, items, recipe, tables or Path(), picture, peer, pairs)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -565,11 +581,28 @@ def bench(
 
 
 def _measure(
-    what: str, items: int, recipe: str, tables: Path, picture: Path | None, peer: Path | None
+    what: str,
+    items: int,
+    recipe: str,
+    tables: Path,
+    picture: Path | None,
+    peer: Path | None,
+    pairs: int,
 ) -> "list[Row]":
     # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from benchmarks import build, cold, filters, quality, seam, search, serve, train
+    from benchmarks import (
+        build,
+        cold,
+        filters,
+        overlay,
+        quality,
+        seam,
+        search,
+        serve,
+        train,
+        visible,
+    )
 
     trained = {"quality": quality.measure, "cold": cold.measure}
     if what in trained:
@@ -581,6 +614,8 @@ def _measure(
         "filters": lambda: filters.measure(items),
         "build": lambda: build.measure(items),
         "serve": lambda: serve.measure(items),
+        "overlay": lambda: overlay.measure(items),
+        "visible": lambda: visible.measure(items, pairs),
     }
     return [row for name in ([what] if what != "all" else measures) for row in measures[name]()]
 

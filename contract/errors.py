@@ -15,21 +15,30 @@ expected and what to do.
     ├── JournalError            the journal cannot be opened, read or written
     └── RequestError            what a client asked for cannot be answered as asked
         ├── MalformedRequest    a body, parameter or feature is not what the API says
+        ├── BadItems            items of a request cannot be taken: every one is named
         ├── UnknownItem         no such item, in the bundle or the overlay
         ├── NotYetVisible       `min_seq` lies ahead of the journal
+        ├── Conflict            someone else has written the item meanwhile
         ├── TooLarge            over a limit of the service: the limit is named
         ├── Forbidden           the administration key is missing or wrong
         ├── Overloaded          no capacity now; try again later
         └── NotReady            no bundle is loaded yet
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+LISTED = 100
+"""So many things wrong with a request are listed in an answer; the others are counted."""
 
 
 class TandemError(Exception):
-    """Base of the tree. `code` is the stable name that programs may match on."""
+    """Base of the tree. `code` is the stable name that programs may match on, `details` what an
+    answer says beside the message."""
 
     code = "error"
+    details: Mapping[str, Any] = MappingProxyType({})
 
 
 class DataError(TandemError):
@@ -90,12 +99,31 @@ class MalformedRequest(RequestError):
     code = "malformed_request"
 
 
+class BadItem(NamedTuple):
+    item: str
+    problem: str
+
+
+class BadItems(RequestError):
+    code = "bad_items"
+
+    def __init__(self, message: str, rows: Sequence[BadItem] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+        if rows:
+            self.details = {"rows": [row._asdict() for row in rows[:LISTED]], "count": len(rows)}
+
+
 class UnknownItem(RequestError):
     code = "unknown_item"
 
 
 class NotYetVisible(RequestError):
     code = "not_yet_visible"
+
+
+class Conflict(RequestError):
+    code = "conflict"
 
 
 class TooLarge(RequestError):

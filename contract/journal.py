@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 import orjson
 
-from contract.errors import JournalError, Overloaded
+from contract.errors import Conflict, JournalError, Overloaded
 
 Kind = Literal["item", "delete", "event"]
 
@@ -47,6 +47,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Write:
+    """Entries that stand together: all of them are written, or none."""
+
+    entries: Sequence[Entry]
+    after: int | None = None
+    """Only where nothing was written after this seq about the items they name."""
+
+
+@dataclass(frozen=True)
 class Record:
     """An entry as the journal holds it."""
 
@@ -63,6 +72,12 @@ class Journal(Protocol):
     def append(self, entries: Sequence[Entry]) -> range:
         """The seqs of the entries, consecutive and in their order. All of them are durable when
         this returns, and none is there when it raises.
+        """
+        ...
+
+    def append_each(self, writes: Sequence[Write]) -> list[range | None]:
+        """In one commit, in their order: the seqs of each write, None for one that was not written
+        because of its `after`; earlier ones of the same call count.
         """
         ...
 
@@ -128,12 +143,18 @@ class SqliteJournal:
                 raise
 
     def append(self, entries: Sequence[Entry]) -> range:
+        (seqs,) = self.append_each([Write(entries)])
+        assert seqs is not None
+        return seqs
+
+    def append_each(self, writes: Sequence[Write]) -> list[range | None]:
         now = time.time()
-        rows = [(now, entry.kind, encode(entry)) for entry in entries]
+        rows = [[(now, entry.kind, encode(entry)) for entry in one.entries] for one in writes]
         with self._transaction() as connection:
-            connection.executemany("INSERT INTO entries (at, kind, body) VALUES (?, ?, ?)", rows)
-            last = _last_seq(connection)
-        return range(last - len(rows) + 1, last + 1)
+            return [
+                None if _overtaken(connection, one) else _insert(connection, its)
+                for one, its in zip(writes, rows, strict=True)
+            ]
 
     def read(self, after: int, limit: int = 10_000) -> list[Record]:
         query = "SELECT seq, at, kind, body FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
@@ -208,7 +229,7 @@ def opened_journal(uri: str) -> Iterator[Journal]:
 
 @dataclass(frozen=True)
 class _Submission:
-    entries: tuple[Entry, ...]
+    write: Write
     future: Future[int]
 
 
@@ -232,9 +253,10 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, entries: Sequence[Entry]) -> Future[int]:
+    def submit(self, entries: Sequence[Entry], after: int | None = None) -> Future[int]:
         """The last seq of these entries, once they are durable; their seqs are consecutive. An
-        error of the commit goes to every submission of its batch.
+        error of the commit goes to every submission of its batch. `after` as in `Write`: the future
+        raises Conflict where it kept them out.
 
         Raises JournalError for an entry that is not JSON, and after `close`; Overloaded when as
         many entries wait as may.
@@ -242,7 +264,7 @@ class GroupCommit:
         # Refused here, because in the batch one bad entry would fail its neighbours.
         for entry in entries:
             encode(entry)
-        submission = _Submission(tuple(entries), Future())
+        submission = _Submission(Write(tuple(entries), after), Future())
         with self._changed:
             if self._closed:
                 raise JournalError("the journal's writer is closed; nothing was written")
@@ -271,21 +293,29 @@ class GroupCommit:
             batch, size = list[_Submission](), 0
             while self._queue and size < self._max_batch:
                 batch.append(self._queue.popleft())
-                size += len(batch[-1].entries)
+                size += len(batch[-1].write.entries)
             self._pending -= size
             return batch
 
     def _commit(self, batch: list[_Submission]) -> None:
         try:
-            seqs = self._journal.append([entry for one in batch for entry in one.entries])
+            written = self._journal.append_each([one.write for one in batch])
         except Exception as exc:
             for one in batch:
                 one.future.set_exception(exc)
             return
-        last = seqs.start - 1
-        for one in batch:
-            last += len(one.entries)
-            one.future.set_result(last)
+        for one, seqs in zip(batch, written, strict=True):
+            if seqs is None:
+                one.future.set_exception(_conflict(one.write))
+            else:
+                one.future.set_result(seqs.stop - 1)
+
+
+def _conflict(write: Write) -> Conflict:
+    names = ", ".join(f"'{entry.body['item_id']}'" for entry in write.entries)
+    return Conflict(
+        f"item {names}: written again after seq {write.after}; get it again, and try again"
+    )
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -360,6 +390,23 @@ def _locked_directory(directory: Path) -> Iterator[None]:
 def _pragma(connection: sqlite3.Connection, pragma: str) -> int | str:
     value: int | str = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
     return value
+
+
+def _overtaken(connection: sqlite3.Connection, write: Write) -> bool:
+    """Whether anything was written after its `after` about the items that it names. Looks at what
+    came since, which is little."""
+    if write.after is None:
+        return False
+    query = "SELECT body FROM entries WHERE seq > ? AND kind IN ('item', 'delete')"
+    items = {entry.body["item_id"] for entry in write.entries}
+    since = connection.execute(query, (write.after,))
+    return any(orjson.loads(body)["item_id"] in items for (body,) in since)
+
+
+def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[float, str, str]]) -> range:
+    connection.executemany("INSERT INTO entries (at, kind, body) VALUES (?, ?, ?)", rows)
+    last = _last_seq(connection)
+    return range(last - len(rows) + 1, last + 1)
 
 
 def _last_seq(connection: sqlite3.Connection) -> int:

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from contract.errors import MalformedRequest, TandemError, TooLarge
+from contract.errors import LISTED, MalformedRequest, TandemError, TooLarge
 from contract.journal import GroupCommit, open_journal
 from contract.store import open_store
 from service import console
@@ -114,7 +114,8 @@ async def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fields = [{"field": _field(e["loc"]), "problem": _problem(request, e)} for e in error.errors()]
     message = f"{fields[0]['field']}: {fields[0]['problem']}"
-    return error_answer(422, MalformedRequest.code, message, fields=fields)
+    listed, count = fields[:LISTED], len(fields)
+    return error_answer(422, MalformedRequest.code, message, fields=listed, count=count)
 
 
 def _field(location: Sequence[str | int]) -> str:

@@ -33,12 +33,12 @@ def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     if (rows := filter_.few_rows()) is not None:
         return _scan(state, filter_, vectors, k, rows)
     if found := _search(overlay, filter_, vectors, k):
-        return _merge(found, _search_overlay(overlay, filter_, vectors), k)
+        return _merge(found, _search_overlay(overlay, filter_, vectors, k), k)
     allowed = filter_.bundle_rows()
     if np.count_nonzero(allowed) <= few(overlay.base):
         return _scan(state, filter_, vectors, k, np.flatnonzero(allowed))._replace(widened=True)
     found = overlay.search(vectors, k, filter_.searched_rows())
-    live = _search_overlay(overlay, filter_, vectors)
+    live = _search_overlay(overlay, filter_, vectors, k)
     return _merge(found, live, k)._replace(widened=True)
 
 
@@ -48,7 +48,9 @@ def popular(state: State, filter_: Filter, k: int) -> Candidates:
     snapshot, overlay = state.snapshot, state.overlay
     eligible = filter_.bundle_rows()
     most = snapshot.popular[eligible[snapshot.popular]][:k].astype(np.int64)
-    slots = np.flatnonzero(filter_.overlay_slots())[::-1]
+    live, counted = filter_.overlay_slots(), overlay.popularity > 0
+    new = np.flatnonzero(live & ~counted)[-k:]
+    slots = np.sort(np.concatenate([new, np.flatnonzero(live & counted)]))[::-1]
     rows = np.concatenate([most, slots + overlay.base])
     counts: F32 = np.concatenate([snapshot.bundle.popularity[most], overlay.popularity[slots]])
     best = np.argsort(-counts, kind="stable")[:k]
@@ -67,12 +69,20 @@ def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I6
     return rows[kept], scores[kept]
 
 
-def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32) -> tuple[I64, F32]:
-    """Eligible rows of the overlay that no index holds, with their best score over the vectors
-    (K, D), exactly."""
-    if overlay.appended:
+def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32]:
+    """Eligible rows of the overlay that no index holds with their scores, flat over the vectors
+    (K, D); the k best of each are among them."""
+    if overlay.appended or not overlay.slots:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    return _scan_overlay(overlay, filter_, vectors)
+    blocked = filter_.blocked_slots()
+    if filter_.selected_slots is None and blocked <= OVERFETCH * k:
+        rows, scores = overlay.search_slots(vectors, k + blocked)
+        if not blocked:
+            return rows.ravel(), scores.ravel()
+        kept = filter_.keep(rows)
+        return rows[kept], scores[kept]
+    rows, scores = overlay.search_slots(vectors, k, filter_.overlay_slots())
+    return rows.ravel(), scores.ravel()
 
 
 def _scan(state: State, filter_: Filter, vectors: F32, k: int, rows: I64) -> Candidates:

@@ -7,7 +7,9 @@ from starlette.responses import Response
 
 from contract.errors import (
     BackendError,
+    BadItems,
     BundleError,
+    Conflict,
     FeatureError,
     Forbidden,
     JournalError,
@@ -23,9 +25,11 @@ from contract.errors import (
 
 STATUS: dict[type[TandemError], int] = {
     MalformedRequest: 422,
+    BadItems: 422,
     FeatureError: 422,
     UnknownItem: 404,
     NotYetVisible: 409,
+    Conflict: 409,
     StoreError: 409,
     BundleError: 409,
     TooLarge: 413,
@@ -45,7 +49,7 @@ def status_of(error: TandemError) -> int:
 
 
 def error_response(error: TandemError) -> Response:
-    return error_answer(status_of(error), error.code, str(error))
+    return error_answer(status_of(error), error.code, str(error), **error.details)
 
 
 def error_answer(status: int, code: str, message: str, **more: Any) -> Response:

@@ -27,6 +27,11 @@ ITEMS = _examples(
     several={"items": [{"item_id": "new-1", "features": {}}, {"item_id": "new-2", "features": {}}]},
     out_of_stock={"item_id": "new-1", "features": {}, "available": False},
 )
+PATCH = _examples(
+    out_of_stock={"available": False},
+    cheaper={"features": {"price": 9.5}},
+    without_a_feature={"features": {"price": None}},
+)
 EVENT = _examples(
     one={"user_id": "1", "item_id": "2", "kind": "view"},
     several={"events": [{"user_id": "1", "item_id": "2"}, {"user_id": "1", "item_id": "3"}]},

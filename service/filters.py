@@ -70,6 +70,10 @@ class Filter:
             kept &= ~self.overlay.marks.among(rows, self.blocked)
         return kept
 
+    def blocked_slots(self) -> int:
+        """How many slots of the overlay are blocked, at most."""
+        return int(np.count_nonzero(self.blocked >= self.overlay.base))
+
     def most_removed(self) -> int:
         """At most so many of the selected rows that a search finds are not eligible."""
         return len(self.blocked) + self.overlay.gone

@@ -130,6 +130,7 @@ def load(state: State, journal: Journal) -> Loaded:
             f"begins at {first}; publish a bundle that includes what was trimmed"
         )
     *_, loaded = catch_up(Loaded(state, included, datetime.now(UTC)), journal)
+    state.overlay.settle()
     return loaded
 
 

@@ -12,41 +12,48 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from contract.arrays import F32, I64, Bool
 from contract.bundle import ItemState
-from contract.errors import FeatureError, UnknownItem
+from contract.errors import BadItems, UnknownItem
 from contract.features import Encoded
 from contract.ids import UNKNOWN
 from contract.index.base import Answer, Appendable, Appended
 from contract.journal import Record
 from service.columns import Columns
 from service.marks import Marks
+from service.posted import encode_items
+from service.segment import Segment
 from service.snapshot import Snapshot
+
+RESERVED = 2**18
+"""Slots that there is room for at first, and doubled when it is full. It is address space: memory
+is taken when a slot is written. To copy the arrays of so many slots would hold up a request."""
 
 
 @dataclass(frozen=True)
 class OverlayItem:
-    """What was posted of an item, and where its vectors lie."""
+    """What was posted of an item."""
 
-    slot: int
     seq: int
     features: Mapping[str, Any]
     available: bool
 
 
 class Overlay:
-    def __init__(self, snapshot: Snapshot, journal: int) -> None:
-        """`journal` is the identity of the journal whose records are applied."""
+    def __init__(self, snapshot: Snapshot, journal: int, segment: Segment | None = None) -> None:
+        """`journal` is the identity of the journal whose records are applied; `segment`, that of
+        no other overlay, is searched where the index does not append."""
         self._snapshot = snapshot
         index = snapshot.index
         self.appended = index.append(journal) if isinstance(index, Appendable) else None
         """Where one search finds the rows of the bundle and those of the overlay; None: those of
-        the overlay are scanned."""
+        the overlay are in a segment of their own."""
+        self._segment = segment or Segment()
         dims = snapshot.bundle.manifest.dims
         self.base = dims.items
         """N: the first row of the overlay."""
-        self.items: dict[str, OverlayItem] = {}
         states = snapshot.bundle.item_states
         self.dead: Bool = states != ItemState.AVAILABLE
         """Bundle rows that must not be returned."""
@@ -61,15 +68,20 @@ class Overlay:
         """The journal position of the last record that was about an item; 0 before any."""
         self._ids: list[str] = []
         self._slots: dict[str, int] = {}
+        # As JSON: a few hundred thousand dicts would be a long walk for the garbage collector.
+        self._features: list[str] = []
         self._replaced: dict[int, int] = {}
+        self._seqs = np.empty(0, np.int64)
         self._vectors = np.empty((0, dims.dim), np.float32)
         self._history = np.empty((0, dims.history), np.float32)
         self._popularity = np.empty(0, np.float32)
+        self._posted = np.empty(0, np.bool_)
         self._alive = np.empty(0, np.bool_)
+        self._posted_count = self._alive_count = 0
 
     def __len__(self) -> int:
         """Items of the overlay, available or not."""
-        return len(self.items)
+        return self._posted_count
 
     @property
     def slots(self) -> int:
@@ -97,13 +109,36 @@ class Overlay:
     @property
     def gone(self) -> int:
         """How many of these are gone."""
-        return self.dead_count + (int((~self.alive).sum()) if self.appended else 0)
+        return self.dead_count + (self.slots - self._alive_count if self.appended else 0)
+
+    def item(self, item_id: str) -> OverlayItem | None:
+        """What was posted of an item; None where it was not, or was deleted since."""
+        slot = self._slots.get(item_id)
+        if slot is None or not self._posted[slot]:
+            return None
+        features = orjson.loads(self._features[slot])
+        return OverlayItem(int(self._seqs[slot]), features, bool(self._alive[slot]))
 
     def search(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
         """As `Index.search`, over `searched` rows."""
         if self.appended:
             return self.appended.search(queries, k, allowed, self.vectors)
         return self._snapshot.index.search(queries, k, allowed)
+
+    def search_slots(self, queries: F32, k: int, allowed: Bool | None = None) -> Answer:
+        """The rows of the overlay that are nearest to `queries` (Q, D), and their scores: (Q, m),
+        in no order, a row at most twice for a query, -1 and -inf for none. k of them wherever so
+        many are alive, or in `allowed`, which are alive.
+
+        For an index that does not append."""
+        if allowed is None and self._alive_count < self.slots:
+            allowed = self.alive
+        slots, scores = self._segment.search(queries, k, allowed, self.vectors)
+        return np.where(slots < 0, slots, slots + self.base), scores
+
+    def settle(self) -> None:
+        """Wait for what is being done beside to keep the search fast."""
+        self._segment.settle(self.vectors)
 
     def lives(self, rows: I64) -> Bool:
         """Which of these rows may be returned."""
@@ -129,7 +164,8 @@ class Overlay:
     def require(self, item_id: str) -> int:
         """The row of an item that was not deleted, available or not. Raises UnknownItem."""
         row = self.row(item_id)
-        gone = item_id not in self.items and (row >= self.base or row in self._deleted)
+        in_bundle = row < self.base
+        gone = row in self._deleted if in_bundle else not self._posted[row - self.base]
         if row == UNKNOWN or gone:
             raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
         return row
@@ -175,9 +211,7 @@ class Overlay:
         self._upsert(list(posted.values()))
         for record in records:
             if record.kind == "delete":
-                item = self.items.get(record.body["item_id"])
-                if item is None or item.seq < record.seq:
-                    self._delete(record.body["item_id"])
+                self._delete(record.body["item_id"], record.seq)
         if self.appended:
             self._append(self.appended, [r for r in records if r.kind != "event"])
         self.seq = max((r.seq for r in records if r.kind != "event"), default=self.seq)
@@ -187,64 +221,79 @@ class Overlay:
         known = {r.body["item_id"] for r in records} & self._slots.keys()
         slots = np.array(sorted(self._slots[item_id] for item_id in known), np.int64)
         alive = slots[self.alive[slots]]
-        seqs = [self.items[self._ids[slot]].seq for slot in alive.tolist()]
-        appended.upsert(alive + self.base, np.array(seqs, np.int64), self.vectors[alive])
-        gone = {r.seq for r in records if r.kind == "item"} - set(seqs)
+        seqs = self._seqs[alive]
+        appended.upsert(alive + self.base, seqs, self.vectors[alive])
+        gone = {r.seq for r in records if r.kind == "item"} - set(seqs.tolist())
         dead = slots[~self.alive[slots]]
         appended.delete(dead + self.base, np.array(sorted(gone), np.int64))
 
     def _upsert(self, records: list[Record]) -> None:
-        encoded = {r.body["item_id"]: e for r in records if (e := self._encoded(r)) is not None}
-        if not encoded:
+        records, encoded = self._encoded(records)
+        if not records:
             return
-        vectors, history = self._embed(encoded)
-        for n, record in enumerate(r for r in records if r.body["item_id"] in encoded):
-            item_id, available = record.body["item_id"], record.body.get("available", True)
-            slot = self._slot(item_id)
-            self._vectors[slot], self._history[slot] = vectors[n], history[n]
-            self._alive[slot] = available
+        ids = [record.body["item_id"] for record in records]
+        rows = np.array([self._snapshot.bundle.item_ids.row(item_id) for item_id in ids], np.int64)
+        vectors, history = self._embed(rows, encoded)
+        slots = np.array([self._slot(item_id) for item_id in ids], np.int64)
+        self._vectors[slots], self._history[slots] = vectors, history
+        self._seqs[slots] = [record.seq for record in records]
+        for slot, record in zip(slots.tolist(), records, strict=True):
             features = record.body.get("features", {})
+            # Text, because orjson's bytes keep the larger block that they were written in.
+            self._features[slot] = orjson.dumps(features).decode()
             self.columns.put(slot, features)
-            self.items[item_id] = OverlayItem(slot, record.seq, features, available)
-            row = self._snapshot.bundle.item_ids.row(item_id)
-            if row != UNKNOWN:
-                self._popularity[slot] = self._snapshot.bundle.popularity[row]
-                self._replaced[row] = self.base + slot
-            self._bury(item_id)
+        self._show(slots, np.array([r.body.get("available", True) for r in records], np.bool_))
+        self._replace(rows, slots)
+        if not self.appended:
+            self._segment.update(slots, self.vectors)
 
-    def _encoded(self, record: Record) -> Encoded | None:
-        """A record was checked against the bundle of its day; a later one may have other fields."""
+    def _encoded(self, records: list[Record]) -> tuple[list[Record], Encoded]:
+        """Those that can be encoded. A record was checked against the bundle of its day; a later
+        one may have other fields."""
         try:
-            return encode_item(self._snapshot, record.body)
-        except FeatureError:
-            self.refused += 1
-            return None
+            return records, encode_items(self._snapshot, [record.body for record in records])
+        except BadItems as error:
+            bad = {row.item for row in error.rows}
+            self.refused += len(bad)
+            good = [record for record in records if record.body["item_id"] not in bad]
+            return good, encode_items(self._snapshot, [record.body for record in good])
 
-    def _embed(self, items: Mapping[str, Encoded]) -> tuple[F32, F32]:
-        """Item vectors (n, D), history vectors (n, H). An item that the bundle knows keeps its
-        trained identity; a new one gets the unknown one."""
-        bundle = self._snapshot.bundle
-        codes = np.concatenate([e.codes for e in items.values()])
-        numbers = np.concatenate([e.numbers for e in items.values()])
-        known = [bundle.item_ids.row(item_id) + 1 for item_id in items]
-        identity = bundle.item_identity[known]
-        return self._snapshot.item_tower(identity, Encoded(codes, numbers))
+    def _embed(self, rows: I64, items: Encoded) -> tuple[F32, F32]:
+        """Item vectors (n, D) and history vectors (n, H). An item that the bundle knows, in one of
+        its `rows`, keeps its trained identity; a new one gets the unknown one."""
+        return self._snapshot.item_tower(self._snapshot.bundle.item_identity[rows + 1], items)
 
-    def _delete(self, item_id: str) -> None:
-        item = self.items.pop(item_id, None)
-        if item:
-            self._alive[item.slot] = False
-        row = self._bury(item_id)
+    def _show(self, slots: I64, available: Bool) -> None:
+        """These distinct slots were posted."""
+        self._posted_count += int((~self._posted[slots]).sum())
+        self._alive_count += int(available.sum()) - int(self._alive[slots].sum())
+        self._posted[slots], self._alive[slots] = True, available
+
+    def _replace(self, rows: I64, slots: I64) -> None:
+        """What the bundle has in these rows, -1 for nothing, is now in these slots."""
+        known = rows != UNKNOWN
+        rows, slots = rows[known], slots[known]
+        self._popularity[slots] = self._snapshot.bundle.popularity[rows]
+        self._replaced |= zip(rows.tolist(), (slots + self.base).tolist(), strict=True)
+        self._bury(rows)
+
+    def _delete(self, item_id: str, seq: int) -> None:
+        slot = self._slots.get(item_id)
+        if slot is not None and self._posted[slot]:
+            if self._seqs[slot] > seq:
+                return
+            self._posted_count -= 1
+            self._alive_count -= int(self._alive[slot])
+            self._posted[slot] = self._alive[slot] = False
+        row = self._snapshot.bundle.item_ids.row(item_id)
         if row != UNKNOWN:
             self._deleted.add(row)
+            self._bury(np.array([row]))
 
-    def _bury(self, item_id: str) -> int:
-        """The row that the bundle has of the item, -1 for none: no longer to be returned."""
-        row = self._snapshot.bundle.item_ids.row(item_id)
-        if row != UNKNOWN and not self.dead[row]:
-            self.dead[row] = True
-            self.dead_count += 1
-        return row
+    def _bury(self, rows: I64) -> None:
+        """These distinct rows of the bundle are no longer returned."""
+        self.dead_count += int((~self.dead[rows]).sum())
+        self.dead[rows] = True
 
     def _slot(self, item_id: str) -> int:
         """A slot is an item's for good: a history may hold its row after a delete."""
@@ -252,21 +301,15 @@ class Overlay:
         if slot is None:
             slot = self._slots[item_id] = len(self._ids)
             self._ids.append(item_id)
+            self._features.append("{}")
             if self.slots > len(self._alive):
-                self._grow(max(64, 2 * len(self._alive)))
+                self._grow(max(RESERVED, 2 * len(self._alive)))
         return slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("_vectors", "_history", "_popularity", "_alive"):
+        arrays = ("_vectors", "_history", "_popularity", "_seqs", "_posted", "_alive")
+        for name in arrays:
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
-
-
-def encode_item(snapshot: Snapshot, body: Mapping[str, Any]) -> Encoded:
-    """An item as it is posted. Raises FeatureError naming the item and the field."""
-    try:
-        return snapshot.bundle.manifest.encode_items([body.get("features", {})])
-    except FeatureError as error:
-        raise FeatureError(f"item '{body['item_id']}': {error}") from error

@@ -130,6 +130,16 @@ class ItemsBody(_Body):
     items: list[ItemBody] = Field(min_length=1)
 
 
+class ItemPatch(_Body):
+    available: bool | None = Field(None, description="Null or left out: as it is.")
+    features: Features = Field(
+        {}, description="Over the known ones; null removes one, the others stay."
+    )
+    if_seq: int | None = Field(
+        None, ge=0, description="Only where this is the seq of its last write, else 409."
+    )
+
+
 class EventBody(_Body):
     user_id: Id
     item_id: Id
@@ -173,6 +183,7 @@ class ItemKnown(_Body):
     available: bool
     source: Literal["bundle", "overlay"]
     seq: int | None = Field(description="Of its last write; null for an item of the bundle.")
+    neighbours: list[RecommendedItem] = Field(description="The items nearest to it, best first.")
     bundle: str
 
 
@@ -217,10 +228,17 @@ class FieldProblem(_Body):
     problem: str
 
 
+class ItemProblem(_Body):
+    item: str
+    problem: str
+
+
 class ErrorDetail(_Body):
     code: str
     message: str
-    fields: list[FieldProblem] = Field([], description="Where the shape of a request is wrong.")
+    fields: list[FieldProblem] | None = Field(None, description="What is wrong with its shape.")
+    rows: list[ItemProblem] | None = Field(None, description="The bad items, the first 100.")
+    count: int | None = Field(None, description="How many bad fields or items there are.")
 
 
 class Error(_Body):

@@ -35,31 +35,48 @@ def list_count(wanted: int, items: int) -> int:
     return wanted or max(1, by_size)
 
 
-def cluster(vectors: F32, lists: int) -> tuple[F32, I64]:
-    """The centres of the lists (lists, D) and the list of each row (N,), trained on a sample that
-    is drawn with a fixed seed.
+class Clusters:
+    """The centres of inverted lists, and which list a vector goes to; trained on a sample that is
+    drawn with a fixed seed.
 
     Where lengths differ, one more coordinate makes all vectors equally long, and the nearest one
     that with the largest inner product. A query has a zero there, so the centres are kept without
     it. Clusters of directions found half of what these find.
     """
-    dim = vectors.shape[1]
-    squares = np.einsum("nd,nd->n", vectors, vectors)
-    lacking = squares.max() - squares
-    level = vectors
-    if lacking.max() > SAME_LENGTH * squares.max():
-        level = np.column_stack([vectors, np.sqrt(lacking)])
-    means = faiss.Kmeans(
-        level.shape[1],
-        lists,
-        niter=10,
-        spherical=True,
-        max_points_per_centroid=SAMPLE_PER_LIST,
-        min_points_per_centroid=1,  # a small catalogue is no reason for a warning
-    )
-    means.train(level)
-    _, nearest = means.index.search(level, 1)
-    return np.ascontiguousarray(means.centroids[:, :dim]), nearest.ravel()
+
+    def __init__(self, vectors: F32, lists: int, sample: int = SAMPLE_PER_LIST) -> None:
+        """`vectors` (N, D), of which at most `sample` for each list are looked at."""
+        squares = _squares(vectors)
+        self._longest = float(squares.max())
+        self._levelled = float(np.ptp(squares)) > SAME_LENGTH * self._longest
+        self._means = faiss.Kmeans(
+            vectors.shape[1] + self._levelled,
+            lists,
+            niter=10,
+            spherical=True,
+            max_points_per_centroid=sample,
+            min_points_per_centroid=1,  # a small catalogue is no reason for a warning
+        )
+        self._means.train(self._level(vectors))
+        self.centres: F32 = np.ascontiguousarray(self._means.centroids[:, : vectors.shape[1]])
+        """(lists, D)"""
+
+    def assign(self, vectors: F32) -> I64:
+        """The list of each vector (n, D)."""
+        _, nearest = self._means.index.search(self._level(vectors), 1)
+        lists: I64 = nearest.ravel()
+        return lists
+
+    def _level(self, vectors: F32) -> F32:
+        if not self._levelled:
+            return vectors
+        lacking = np.maximum(self._longest - _squares(vectors), 0, dtype=np.float32)
+        return np.column_stack([vectors, np.sqrt(lacking)])
+
+
+def _squares(vectors: F32) -> F32:
+    squares: F32 = np.einsum("nd,nd->n", vectors, vectors)
+    return squares
 
 
 def quantizer(centres: F32) -> Any:

@@ -39,7 +39,8 @@ class FaissIvfBackend(Backend):
     def build(vectors: F32, path: Path, params: Build) -> None:
         count, dim = vectors.shape
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        centres, lists = _lists.cluster(vectors, _lists.list_count(params.lists, count))
+        clusters = _lists.Clusters(vectors, _lists.list_count(params.lists, count))
+        centres, lists = clusters.centres, clusters.assign(vectors)
         quantizer = _lists.quantizer(centres)
         index = faiss.IndexIVFFlat(quantizer, dim, len(centres), _faiss.METRIC)
         _lists.fill(index, vectors, lists)

@@ -1,21 +1,22 @@
 """Items, written and looked up online."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Annotated, Any
 
-import orjson
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
-from contract.errors import FeatureError, MalformedRequest, UnknownItem
+from contract.errors import BadItems, Conflict, UnknownItem
 from contract.journal import Entry
-from service import schemas
-from service.examples import ITEMS
-from service.overlay import encode_item
+from service import engine, schemas
+from service.examples import ITEMS, PATCH
+from service.known import known
+from service.posted import check_items
 from service.routes.parts import (
     BODY,
+    CONFLICT,
     ERRORS,
     NOT_FOUND,
     WRITE,
@@ -27,9 +28,13 @@ from service.routes.parts import (
     json_response,
     limit,
     limit_features,
+    limit_k,
 )
 
 router = APIRouter(prefix="/v1", tags=["items and events"], responses=ERRORS)
+
+PATCH_TRIES = 10
+"""Of a read, a change and a write that nobody came between."""
 
 
 @router.post("/items", status_code=201, response_model=schemas.ItemsWritten, responses=BODY | WRITE)
@@ -37,33 +42,59 @@ async def post_items(parts: Use, body: Annotated[schemas.OneOrMoreItems, ITEMS])
     """Add or replace items, all or none: searchable in the next request of any worker."""
     items = body.items if isinstance(body, schemas.ItemsBody) else [body]
     limit(parts.settings, "max_batch", "items", len(items))
-    ids = [item.item_id for item in items]
-    if len(set(ids)) < len(ids):
-        twice, times = Counter(ids).most_common(1)[0]
-        raise MalformedRequest(f"items: '{twice}' stands {times} times; send every item once")
     for item in items:
         limit_features(parts.settings, f"item '{item.item_id}': ", item.features)
     bodies = [item.model_dump() for item in items]
     _require_encodable(parts, bodies)
     seq = await commit(parts, [Entry("item", one) for one in bodies])
-    return json_response({"seq": seq, "items": ids}, 201)
+    return json_response({"seq": seq, "items": [item.item_id for item in items]}, 201)
 
 
 @router.get("/items/{item_id:id}", response_model=schemas.ItemKnown, responses=NOT_FOUND)
-async def get_item(variant: Shown, item_id: Id) -> Response:
-    """What the service knows of an item, and where it came from."""
+async def get_item(
+    parts: Use,
+    variant: Shown,
+    item_id: Id,
+    neighbours: Annotated[int, Query(ge=0, description="How many of its neighbours.")] = 10,
+) -> Response:
+    """What the service knows of an item, where it came from, and what is nearest to it."""
+    limit_k(parts.settings, neighbours)
     state = variant.live.state()
-    posted = state.overlay.items.get(item_id)
-    known: dict[str, Any] = {"item_id": item_id, "bundle": state.snapshot.version}
-    if posted:
-        known |= {"features": posted.features, "available": posted.available}
-        return json_response(known | {"source": "overlay", "seq": posted.seq})
-    row = state.overlay.require(item_id)
-    features = orjson.loads(state.snapshot.bundle.attributes.raw(row))
-    available = not state.overlay.dead[row]
-    return json_response(
-        known | {"features": features, "available": available, "source": "bundle", "seq": None}
-    )
+    body: dict[str, Any] = {"item_id": item_id, "bundle": state.snapshot.version}
+    body |= asdict(known(state, item_id))
+    near = engine.similar(state, item_id, neighbours).items if neighbours else []
+    return json_response(body | {"neighbours": near})
+
+
+@router.patch(
+    "/items/{item_id:id}",
+    response_model=schemas.Written,
+    responses=NOT_FOUND | CONFLICT | BODY | WRITE,
+)
+async def patch_item(
+    parts: Use, item_id: Id, body: Annotated[schemas.ItemPatch, PATCH]
+) -> Response:
+    """Change the availability or some features of an item; what is not named stays."""
+    limit_features(parts.settings, f"item '{item_id}': ", body.features)
+    for _ in range(PATCH_TRIES):
+        entry, seen = _patched(parts, item_id, body), parts.variants.main.live.seq
+        try:
+            return json_response({"seq": await commit(parts, [entry], after=seen)})
+        except Conflict as error:
+            conflict = error
+    raise conflict
+
+
+def _patched(parts: Parts, item_id: str, body: schemas.ItemPatch) -> Entry:
+    found = known(parts.variants.main.live.state(), item_id)
+    if body.if_seq is not None and body.if_seq != (found.seq or 0):
+        raise Conflict(
+            f"item '{item_id}': its last write is {found.seq or 0}, if_seq is {body.if_seq}; "
+            "get it again"
+        )
+    changed = {"item_id": item_id} | found.patched(body.features, body.available)
+    _require_encodable(parts, [changed])
+    return Entry("item", changed)
 
 
 @router.delete("/items/{item_id:id}", response_model=schemas.Written, responses=NOT_FOUND | WRITE)
@@ -74,17 +105,15 @@ async def delete_item(parts: Use, item_id: Id) -> Response:
 
 
 def _require_encodable(parts: Parts, bodies: Sequence[Mapping[str, Any]]) -> None:
-    """Raises FeatureError where any variant could not show an item: what is acknowledged is found
-    by all users."""
+    """Raises BadItems where any variant could not show an item: what is acknowledged is found by
+    all users."""
     for variant in parts.variants.loaded():
-        snapshot = variant.live.state().snapshot
         try:
-            for one in bodies:
-                encode_item(snapshot, one)
-        except FeatureError as error:
+            check_items(variant.live.state().snapshot, bodies)
+        except BadItems as error:
             if variant is parts.variants.main:
                 raise
-            raise FeatureError(f"{error} (variant '{variant.name}')") from error
+            raise BadItems(f"{error} (variant '{variant.name}')", error.rows) from error
 
 
 def _require_known(parts: Parts, item_id: str) -> None:

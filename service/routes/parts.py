@@ -144,6 +144,7 @@ BODY = TOO_LARGE | errors(_400="The body cannot be read.")
 NOT_FOUND = errors(_404="No such item.")
 RECALL = errors(_429="No capacity now; try again later.")
 NOT_YET = errors(_409="`min_seq` lies ahead of the journal.")
+CONFLICT = errors(_409="Someone else has written the item meanwhile.")
 WRITE = errors(_429="Too many writes wait for the disk; try again later.")
 ADMIN = errors(
     _403="The administration key is missing or wrong.",
@@ -151,9 +152,10 @@ ADMIN = errors(
 )
 
 
-async def commit(parts: Parts, entries: Sequence[Entry]) -> int:
-    """Durable when this returns; the last seq."""
-    seq = await asyncio.wrap_future(parts.journal.submit(entries))
+async def commit(parts: Parts, entries: Sequence[Entry], after: int | None = None) -> int:
+    """Durable when this returns; the last seq. Raises Conflict where their items were written
+    after seq `after`."""
+    seq = await asyncio.wrap_future(parts.journal.submit(entries, after))
     parts.metrics.writes.labels(entries[0].kind).inc(len(entries))
     return seq
 

@@ -11,8 +11,16 @@ from typing import Any
 
 import pytest
 
-from contract.errors import JournalError, Overloaded
-from contract.journal import Entry, GroupCommit, Journal, Record, SqliteJournal, open_journal
+from contract.errors import Conflict, JournalError, Overloaded
+from contract.journal import (
+    Entry,
+    GroupCommit,
+    Journal,
+    Record,
+    SqliteJournal,
+    Write,
+    open_journal,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -291,11 +299,11 @@ class HeldJournal(SqliteJournal):
         self.waiting = threading.Event()
         self.commits: list[int] = []
 
-    def append(self, entries: Sequence[Entry]) -> range:
+    def append_each(self, writes: Sequence[Write]) -> list[range | None]:
         self.waiting.set()
         assert self.gate.wait(timeout=60)
-        self.commits.append(len(entries))
-        return super().append(entries)
+        self.commits.append(sum(len(write.entries) for write in writes))
+        return super().append_each(writes)
 
 
 @pytest.fixture
@@ -309,6 +317,43 @@ def hold_one(group: GroupCommit, held: HeldJournal) -> Future[int]:
     future = group.submit([event(first=True)])
     assert held.waiting.wait(timeout=60)
     return future
+
+
+def item(item_id: str, n: int) -> Entry:
+    return Entry("item", {"item_id": item_id, "n": n})
+
+
+def test_a_write_is_left_out_where_its_item_was_written_since(journal: SqliteJournal) -> None:
+    journal.append([item("a", 1), event(item_id="b"), item("c", 3)])
+
+    written = journal.append_each(
+        [
+            Write([item("a", 4)], after=1),
+            Write([item("b", 5)], after=1),
+            Write([item("c", 6), item("d", 6)], after=2),
+            Write([Entry("delete", {"item_id": "a"})]),
+            Write([item("a", 8)], after=3),
+            Write([item("c", 9)], after=3),
+        ]
+    )
+
+    assert written == [range(4, 5), range(5, 6), None, range(6, 7), None, range(7, 8)]
+    assert [record.body["item_id"] for record in journal.read(after=3)] == ["a", "b", "a", "c"]
+
+
+def test_a_conflict_fails_one_submission_and_not_its_neighbours(held: HeldJournal) -> None:
+    with closing(GroupCommit(held)) as group:
+        first = hold_one(group, held)
+        one, late, other = (
+            group.submit([item(name, n)], after=1) for n, name in enumerate(("a", "a", "b"))
+        )
+        held.gate.set()
+        assert (first.result(timeout=60), one.result(timeout=60)) == (1, 2)
+        with pytest.raises(Conflict, match=r"'a': written again after seq 1"):
+            late.result(timeout=60)
+        assert other.result(timeout=60) == 3
+
+    assert len(held.read(after=0)) == 3
 
 
 def test_concurrent_writers_share_commits_and_get_their_own_seqs(held: HeldJournal) -> None:

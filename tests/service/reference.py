@@ -49,6 +49,14 @@ class Reference:
         self.deleted.discard(item_id)
         (self.unavailable.discard if available else self.unavailable.add)(item_id)
 
+    def patch(
+        self, item_id: str, features: Mapping[str, Any], available: bool | None = None
+    ) -> None:
+        merged = {**self.features[item_id], **features}
+        kept = {name: value for name, value in merged.items() if value is not None}
+        before = item_id not in self.unavailable
+        self.post(item_id, kept, before if available is None else available)
+
     def delete(self, item_id: str) -> None:
         self.deleted.add(item_id)
 

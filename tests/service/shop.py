@@ -25,6 +25,16 @@ class Shop:
         self.reference.post(item_id, features, available)
         return written.seq
 
+    def patch(
+        self, item_id: str, features: dict[str, Any] | None = None, available: bool | None = None
+    ) -> int:
+        given = {"features": features, "available": available}
+        body = {name: value for name, value in given.items() if value is not None}
+        answer = self.server.client.patch(path(item_id), json=body)
+        assert answer.status_code == 200, answer.text
+        self.reference.patch(item_id, features or {}, available)
+        return schemas.Written.model_validate(answer.json(), strict=True).seq
+
     def delete(self, item_id: str) -> int:
         answer = self.server.client.delete(path(item_id))
         assert answer.status_code == 200, answer.text

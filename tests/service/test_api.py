@@ -69,7 +69,6 @@ RECALL = "/v1/recommendations"
         (ITEMS, {"items": []}, "body.items"),
         (ITEMS, {"items": [ITEM, {}]}, "body.items.1.item_id"),
         (ITEMS, {"items": [ITEM], "more": 1}, "body.more"),
-        (ITEMS, {"items": [ITEM, ITEM]}, "items: 'x'"),
         (EVENTS, {"user_id": "u"}, "body.item_id"),
         (EVENTS, EVENT | {"timestamp": -1}, "body.timestamp"),
         (EVENTS, EVENT | {"timestamp": 1_700_000_000_000}, "body.timestamp"),
@@ -105,22 +104,57 @@ def test_a_malformed_body_is_refused_and_the_field_named(
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "named"),
+    ("body", "named"),
     [
-        (ITEMS, ITEM | {"features": {"title": 5}}, "item 'x': feature 'title'"),
-        (ITEMS, ITEM | {"features": {"titel": "a"}}, "item 'x': feature 'titel'"),
-        (ITEMS, {"items": [ITEM | {"features": {"tags": 1}}]}, "item 'x': feature 'tags'"),
-        (RECALL, {"features": {"age": "old"}}, "features: feature 'age'"),
-        (RECALL, {"features": {"planet": "Mars"}}, "features: feature 'planet'"),
-        (BATCH, {"requests": [{}, {"features": {"age": "old"}}]}, "requests.1: features: feature"),
+        ({"features": {"age": "old"}}, "features: feature 'age'"),
+        ({"features": {"planet": "Mars"}}, "features: feature 'planet'"),
     ],
 )
-def test_a_feature_that_the_schema_cannot_encode_is_refused_and_named(
-    server: Server, path: str, body: object, named: str
+def test_a_profile_that_the_schema_cannot_encode_is_refused_and_named(
+    server: Server, body: object, named: str
 ) -> None:
-    answer = server.client.post(path, json=body)
+    answer = server.client.post(RECALL, json=body)
 
     assert assert_error(answer, 422, "bad_feature").startswith(named)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (ITEM | {"features": {"title": 5}}, "item 'x': feature 'title'"),
+        (ITEM | {"features": {"titel": "a"}}, "item 'x': feature 'titel'"),
+        ({"items": [ITEM | {"features": {"tags": 1}}]}, "item 'x': feature 'tags'"),
+        ({"items": [ITEM, ITEM]}, "item 'x': stands 2 times"),
+    ],
+)
+def test_an_item_that_cannot_be_taken_is_refused_and_named(
+    server: Server, body: object, named: str
+) -> None:
+    answer = server.client.post(ITEMS, json=body)
+
+    assert assert_error(answer, 422, "bad_items").startswith(named)
+
+
+def test_all_bad_items_are_named_and_none_is_written(server: Server) -> None:
+    rows: list[dict[str, Any]] = [
+        {"item_id": "good"},
+        {"item_id": "wrong", "features": {"price": "cheap"}},
+        {"item_id": "twice"},
+        {"item_id": "unknown", "features": {"colour": "red"}},
+        {"item_id": "twice"},
+    ]
+
+    answer = server.client.post(ITEMS, json={"items": rows})
+
+    assert assert_error(answer, 422, "bad_items").endswith("(and 2 more; nothing was written)")
+    error = answer.json()["error"]
+    assert error["count"] == 3
+    assert [row["item"] for row in error["rows"]] == ["twice", "wrong", "unknown"]
+    problems = [row["problem"] for row in error["rows"]]
+    assert problems[0] == "stands 2 times; send every item once"
+    assert [problem[:15] for problem in problems[1:]] == ["feature 'price'", "feature 'colour"]
+    for row in rows:
+        assert server.client.get(f"/v1/items/{row['item_id']}").status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -142,7 +176,7 @@ def test_what_is_not_strict_json_is_refused(server: Server, body: bytes) -> None
     answer = server.client.post(ITEMS, content=body, headers=JSON)
 
     code = answer.json()["error"]["code"]
-    assert code in ("malformed_request", "bad_feature")
+    assert code in ("malformed_request", "bad_items")
     assert_error(answer, answer.status_code, code)
     assert answer.status_code in (400, 422)
     assert server.client.get("/v1/items/x").status_code == 404
@@ -158,6 +192,8 @@ def test_what_is_not_strict_json_is_refused(server: Server, body: bytes) -> None
         ("DELETE", "/metrics", 405, "method_not_allowed"),
         ("GET", "/v1/items/none", 404, "unknown_item"),
         ("DELETE", "/v1/items/none", 404, "unknown_item"),
+        ("GET", "/v1/items/i1?neighbours=-1", 422, "malformed_request"),
+        ("GET", f"/v1/items/i1?neighbours={MAX_K + 1}", 422, "malformed_request"),
         ("GET", "/v1/items/none/similar", 404, "unknown_item"),
         ("GET", "/v1/items/i1/similar?k=0", 422, "malformed_request"),
         ("GET", f"/v1/items/i1/similar?k={MAX_K + 1}", 422, "malformed_request"),
@@ -332,6 +368,7 @@ ROUTES = {
     ("get", "/v1/items/{item_id}/similar"),
     ("post", "/v1/items"),
     ("get", "/v1/items/{item_id}"),
+    ("patch", "/v1/items/{item_id}"),
     ("delete", "/v1/items/{item_id}"),
     ("post", "/v1/events"),
     ("get", "/v1/bundle"),

@@ -15,12 +15,16 @@ from contract.store import LocalStore
 from service.answer import Answer
 from service.conditions import from_json
 from service.engine import recall, similar
+from service.overlay import Overlay
 from service.request import Recall
+from service.segment import Segment
 from service.snapshot import Snapshot, load_snapshot
 from service.state import State
+from service.users import LiveUsers
 from tests.service.conftest import BACKENDS, KINDS
 from tests.service.reference import Reference, assert_best
 
+LARGE = 2_000
 ITEMS = ("i0", "i1", "i30", "i77", "i205", "new-0", "new-1", "new-2")
 USERS = ("u0", "u1", "visitor")
 CATEGORIES = ("space opera", "slow cooking", "classic", "space", "no such category")
@@ -162,6 +166,52 @@ def test_any_recall_after_any_writes_is_that_of_the_reference(
             scores = reference.similarities(item_id)
             eligible = [other for other in reference.eligible() if other != item_id]
             assert_best(as_body(similar(state, item_id, 5)), scores, eligible, 5)
+
+
+def test_a_large_overlay_is_searched_like_a_small_one(snapshot: Snapshot, bundle: Bundle) -> None:
+    overlay = Overlay(snapshot, 1, Segment(scanned=200, tail=40))
+    state, reference = State(snapshot, overlay, LiveUsers(100)), Reference(bundle)
+    names = [f"new-{n}" for n in range(LARGE)]
+    posts = [item_of(name, n, available=n % 50 != 0) for n, name in enumerate(names)]
+    changed = [item_of(name, n + 7) for n, name in enumerate(names[:600:3])]
+    deleted: list[tuple[Kind, dict[str, Any]]] = [
+        ("delete", {"item_id": name}) for name in names[1:900:5]
+    ]
+    revived = [item_of(name, n + 3) for n, name in enumerate(names[1:300:10])]
+    steps = [posts, [item_of("i3", 1), *changed], deleted, revived]
+    written: list[tuple[Kind, dict[str, Any]]] = [entry for step in steps for entry in step]
+
+    asked = (
+        Recall(30, "u0"),
+        Recall(30, "u1", exclude=names[:100]),
+        Recall(300, "u0", exclude=names),
+        Recall(30, history=["i0", *names[2:20]]),
+        Recall(30, "u0", category="space opera"),
+        Recall(LARGE + 300, "u1"),
+        Recall(LARGE + 300),
+    )
+    for batch in batches(records(written), 130):
+        state.apply(batch)
+        for record in batch:
+            write(reference, record.kind, record.body)
+        if batch[0].seq % 3 == 0:
+            assert_right(state, reference, asked[batch[0].seq % len(asked)])
+    overlay.settle()
+    for request in asked:
+        assert_right(state, reference, request)
+    for name in ("new-4", "new-11", "new-50", "i0"):
+        scores = reference.similarities(name)
+        eligible = [other for other in reference.eligible() if other != name]
+        assert_best(as_body(similar(state, name, 5)), scores, eligible, 5)
+
+
+def item_of(name: str, n: int, available: bool = True) -> tuple[Kind, dict[str, Any]]:
+    features = {
+        "title": f"The {n % 97} of the {n % 89} {n}",
+        "category": CATEGORIES[n % 3],
+        "year": 1950 + n % 70,
+    }
+    return "item", {"item_id": name, "features": features, "available": available}
 
 
 def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
