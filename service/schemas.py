@@ -146,7 +146,12 @@ class EventBody(_Body):
     timestamp: int | None = Field(
         None, ge=0, le=LAST_SECOND, description="Seconds since 1970; default: now."
     )
-    kind: Annotated[str, Field(min_length=1, max_length=64)] = "view"
+    kind: str = Field(
+        "view",
+        min_length=1,
+        max_length=64,
+        description="The recipe says whether it counts as history, as seen, both or nothing.",
+    )
 
 
 class EventsBody(_Body):

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1", tags=["items and events"], responses=ERRORS)
 
 @router.post("/events", status_code=201, response_model=schemas.Written, responses=BODY | WRITE)
 async def post_events(parts: Use, body: Annotated[schemas.OneOrMoreEvents, EVENT]) -> Response:
-    """What users did: counts as history and as seen in the very next answer."""
+    """What users did: counts in the very next answer, as the bundle says of its kind."""
     events = body.events if isinstance(body, schemas.EventsBody) else [body]
     limit(parts.settings, "max_batch", "events", len(events))
     now = int(time.time())

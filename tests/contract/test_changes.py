@@ -73,7 +73,7 @@ def test_a_fold_is_what_plain_dicts_come_to(
     assert found.seq == after + len(written)
 
 
-def test_what_an_older_client_left_out_has_its_usual_value(journal: Journal) -> None:
+def test_what_a_body_leaves_out_has_its_usual_value(journal: Journal) -> None:
     journal.append(
         [Entry("item", {"item_id": "a"}), Entry("event", {"user_id": "u", "item_id": "a"})]
     )

@@ -83,6 +83,10 @@ def test_the_last_of_several_changes_counts(path: Path) -> None:
         ("training.epoch=5", "unknown key 'training.epoch'; did you mean 'epochs'? (known: epochs"),
         ("features.user.age=number", "unknown key 'features.user'; did you mean 'users'?"),
         ("features.users.age=int", "features.users.age: input should be 'category', 'multi'"),
+        (
+            "events.view=often",
+            "events.view: input should be 'both', 'history', 'seen' or 'nothing'",
+        ),
         ("training.epochs=0", "training.epochs: input should be greater than or equal to 1, found"),
         ("training.epochs=many", "training.epochs: input should be a valid integer"),
         ("training.learning_rate=nan", "training.learning_rate: input should be"),

@@ -31,7 +31,7 @@ def refusal(path: Path) -> str:
 
 
 def test_csv_keeps_order_and_ids_as_written_and_leaves_other_columns_out(tmp_path: Path) -> None:
-    frame = interactions(tmp_path, "kind,timestamp,item_id,user_id\nbuy,20,007,2\nsee,10,x,01\n")
+    frame = interactions(tmp_path, "app,timestamp,item_id,user_id\nphone,20,007,2\ntv,10,x,01\n")
 
     assert frame.to_dict(as_series=False) == {
         "user_id": ["2", "01"],
