@@ -15,7 +15,8 @@ from contract.attributes import Postings
 from service.conditions import AnyOf, Condition
 
 FEW_SHARE = 64
-"""One in so many rows is few: MEASURED"""
+"""One in so many rows is few. Measured at D = 64: of a million, 8,000 rows are scored in 0.5 ms and
+16,000 in 1.8, through a bitmap in 1.0 and 2.1; with more, the vectors gathered leave the caches."""
 KEPT_BYTES = 64 * 2**20
 """What the selections kept may take together, in every worker."""
 

@@ -1,14 +1,9 @@
 """The rows of the filter benchmark: recall and k of k hold for every planted filter."""
 
-import pytest
-
 from benchmarks import filters
 
 
-def test_filters_of_all_shares_are_measured_and_lose_nothing(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(filters, "BACKEND", "exact")
+def test_filters_of_all_shares_are_measured_and_lose_nothing() -> None:
     rows = {row.what: row for row in filters.measure(1_000)}
 
     for name in ("spread", "cluster", "rank"):
