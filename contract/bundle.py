@@ -28,6 +28,7 @@ from contract.features import Encoded
 from contract.ids import Ids, Texts
 from contract.index import discard_index
 from contract.manifest import FileEntry, Manifest, read_manifest
+from contract.popularity import DEPTH
 
 USER_TOWER = "user_tower.onnx"
 ITEM_TOWER = "item_tower.onnx"
@@ -49,6 +50,8 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "attributes_text": ("uint8", (None,)),
     "attributes_offsets": ("int64", ("items+1",)),
     "popularity": ("float32", ("items",)),
+    "popular_rows": ("int32", ("segments", "popular")),
+    "popular_scores": ("float32", ("segments", "popular")),
     "user_codes": ("int32", ("users", "user_codes")),
     "user_numbers": ("float32", ("users", "user_numbers")),
     "user_identity": ("float32", ("users+1", "user_identity")),
@@ -58,6 +61,7 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "user_ids_rows": ("int64", ("users",)),
     "user_items_offsets": ("int64", ("users+1",)),
     "user_items_rows": ("int32", (None,)),
+    "user_items_times": ("int64", (None,)),
 }
 """Array -> its dtype and shape. A name stands for a size of the manifest, None for any size."""
 
@@ -114,6 +118,16 @@ class Bundle:
     def popularity(self) -> F32:
         """(N,) interactions of each item in the training tables."""
         return self.arrays["popularity"]
+
+    @cached_property
+    def popular_rows(self) -> I32:
+        """(S, T) the most popular items: of all users, then of each segment of users."""
+        return self.arrays["popular_rows"]
+
+    @cached_property
+    def popular_scores(self) -> F32:
+        """(S, T) their shares of the interactions."""
+        return self.arrays["popular_scores"]
 
     @cached_property
     def attributes(self) -> Texts:
@@ -279,6 +293,8 @@ def _size(part: str | int | None, manifest: Manifest) -> int | None:
         "item_numbers": features.items.number_width,
         "user_codes": features.users.code_width,
         "user_numbers": features.users.number_width,
+        "segments": manifest.popularity.segments(features.users),
+        "popular": min(DEPTH, manifest.dims.items),
     }
     name, plus, one = part.partition("+")
     size: int = sizes[name]

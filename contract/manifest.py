@@ -7,6 +7,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from contract.errors import BundleError
 from contract.features import Schema
+from contract.popularity import Popularity
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -74,6 +75,7 @@ class Manifest(_Part):
     dims: Dims
     index: Index
     features: Schema
+    popularity: Popularity = Popularity()
     files: dict[str, FileEntry]
     metrics: dict[str, float]
     gate: tuple[Check, ...]

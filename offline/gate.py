@@ -133,7 +133,9 @@ def golden(bundle: Bundle, towers: Towers, index: Index) -> Check:
 
 def _user_vectors(bundle: Bundle, towers: Towers, users: I64) -> F32:
     """The vectors (U, K, D) of known users; of an unknown one, -1, they are of no use."""
-    sequences = Sequences(*(bundle.arrays[f"user_items_{part}"] for part in ("offsets", "rows")))
+    sequences = Sequences(
+        *(bundle.arrays[f"user_items_{part}"] for part in ("offsets", "rows", "times"))
+    )
     length = bundle.manifest.features.history_length
     rows, mask = windows(sequences, users, sequences.offsets[users + 1], length)
     values = (

@@ -19,6 +19,7 @@ from contract.ids import Ids, Texts
 from contract.index import Index, load_backend, open_index, params_from
 from contract.manifest import FORMAT, Check, Dims, Manifest, read_manifest
 from contract.manifest import Index as IndexEntry
+from contract.popularity import popular_arrays
 from contract.store import Store
 from offline import gate, tune
 from offline.data.dataset import windows
@@ -190,12 +191,20 @@ class _Draft:
             **ids_arrays("item_ids", Ids.of(dataset.item_ids)),
             **texts_arrays("attributes", Texts.of(attributes)),
             "popularity": dataset.counts(),
+            **popular_arrays(
+                self.run.description.recipe.popularity,
+                dataset.schema.users,
+                dataset.users,
+                dataset.sequences,
+                len(dataset.item_ids),
+            ),
             "user_codes": dataset.users.codes,
             "user_numbers": dataset.users.numbers,
             "user_identity": self.user_identity,
             **ids_arrays("user_ids", Ids.of(dataset.user_ids)),
             "user_items_offsets": dataset.sequences.offsets,
             "user_items_rows": dataset.sequences.items,
+            "user_items_times": dataset.sequences.times,
         }
 
     def _manifest(self, version: str, entry: IndexEntry, checks: tuple[Check, ...]) -> Manifest:
@@ -217,6 +226,7 @@ class _Draft:
             ),
             index=entry,
             features=self.dataset.schema,
+            popularity=description.recipe.popularity,
             files={},
             metrics=description.metrics,
             gate=checks,

@@ -111,7 +111,7 @@ def _require_run(path: Path) -> None:
         raise RecipeError(f"{path}: not a run (no {DESCRIPTION}); train one with 'tandem train'")
 
 
-ARRAYS = ("offsets", "items", "item_codes", "item_numbers", "user_codes", "user_numbers")
+ARRAYS = ("offsets", "items", "times", "item_codes", "item_numbers", "user_codes", "user_numbers")
 
 
 def _write_dataset(directory: Path, dataset: Dataset) -> None:
@@ -136,7 +136,7 @@ def _read_dataset(directory: Path, description: Description) -> Dataset:
         user_ids=pl.read_parquet(directory / "users.parquet")["user_id"].to_list(),
         items=Encoded(arrays["item_codes"], arrays["item_numbers"]),
         users=Encoded(arrays["user_codes"], arrays["user_numbers"]),
-        sequences=Sequences(arrays["offsets"], arrays["items"]),
+        sequences=Sequences(arrays["offsets"], arrays["items"], arrays["times"]),
         schema=description.features,
         attributes=items.drop("item_id"),
         seq=description.seq,

@@ -20,6 +20,8 @@ class Asker:
     history: I64
     seen: I64
     source: Source
+    segment: int
+    """Of users, by which popularity is told apart; 0: all users."""
 
 
 def identify(state: State, request: Recall) -> Asker:
@@ -35,9 +37,12 @@ def identify(state: State, request: Recall) -> Asker:
         source: Source = "model"
     elif len(history):
         source = "session"
+    elif request.features and state.snapshot.user_tower.reads_profile:
+        source = "model"
     else:
-        source = "model" if request.features else "fallback"
-    return Asker(row, _profile(state, request, row), history, seen, source)
+        source = "fallback"
+    profile = _profile(state, request, row)
+    return Asker(row, profile, history, seen, source, _segment(state, profile))
 
 
 def _seen(state: State, user_id: str | None, row: int) -> I64:
@@ -46,6 +51,11 @@ def _seen(state: State, user_id: str | None, row: int) -> I64:
     live = state.users.items(user_id) if user_id is not None else ()
     rows = state.overlay.current(known.astype(np.int64))
     return np.concatenate([rows, state.overlay.rows(live)]) if live else rows
+
+
+def _segment(state: State, profile: Encoded) -> int:
+    column = state.snapshot.segment_column
+    return int(profile.codes[0, column]) if column is not None else 0
 
 
 def _profile(state: State, request: Recall, row: int) -> Encoded:

@@ -17,6 +17,14 @@ def _examples(**values: Any) -> Any:
 RECOMMENDATION = _examples(
     session={"history": ["1", "2", "3"], "k": 10},
     known_user={"user_id": "1", "k": 10, "exclude": ["1"]},
+    several_sources={
+        "user_id": "1",
+        "k": 10,
+        "sources": {"model": 1.0, "similar": 0.9, "popular": 0.7},
+    },
+    diverse={"user_id": "1", "k": 10, "diversity": 0.3, "max_per_category": 3},
+    exploring={"user_id": "1", "k": 10, "explore": 0.2, "explore_from": "new", "seed": 7},
+    explained={"history": ["1", "2"], "k": 10, "explain": True},
 )
 ITEMS = _examples(
     one={"item_id": "new-1", "features": {}},

@@ -1,6 +1,6 @@
 """What may not be returned, as a test on candidate rows and as a bitmap for the search."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -50,6 +50,17 @@ class Filter:
         if len(self.blocked):
             kept &= ~np.isin(rows, self.blocked)
         return kept
+
+    def admits(self, rows: I64) -> Bool:
+        """Which of these rows of bundle or overlay are eligible."""
+        kept = self.keep(rows)
+        if self.category is not None:
+            kept &= np.concatenate([self.bundle_rows(), self.overlay_slots()])[rows]
+        return kept
+
+    def without(self, rows: I64) -> "Filter":
+        """The same, with these rows blocked too."""
+        return replace(self, blocked=np.concatenate([self.blocked, rows]))
 
     def most_removed(self) -> int:
         """At most so many of the rows that a search finds are not eligible; only for requests

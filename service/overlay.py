@@ -9,9 +9,10 @@ applied, between two requests and never during one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from contract.arrays import F32, I32, I64, Bool
 from contract.errors import FeatureError, UnknownItem
@@ -20,6 +21,8 @@ from contract.ids import UNKNOWN
 from contract.index.base import Answer, Appendable, Appended
 from contract.journal import Record
 from service.snapshot import Snapshot
+
+Number = TypeVar("Number", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Overlay:
         self.dead_count = 0
         self.refused = 0
         """Journaled items whose features this bundle's schema cannot encode."""
+        self.seq = 0
+        """The journal position of the last record that was about an item; 0 before any."""
         self._ids: list[str] = []
         self._slots: dict[str, int] = {}
         self._replaced: dict[int, int] = {}
@@ -56,7 +61,7 @@ class Overlay:
         self._history = np.empty((0, dims.history), np.float32)
         code_width = snapshot.bundle.manifest.features.items.code_width
         self._codes = np.empty((0, code_width), np.int32)
-        self._popularity = np.empty(0, np.float32)
+        self._new = np.empty(0, np.bool_)
         self._alive = np.empty(0, np.bool_)
 
     def __len__(self) -> int:
@@ -76,9 +81,9 @@ class Overlay:
         return self._codes[: self.slots]
 
     @property
-    def popularity(self) -> F32:
-        """Interactions of each slot's item in the training tables; 0 for a new one."""
-        return self._popularity[: self.slots]
+    def new(self) -> Bool:
+        """Slots of items that the bundle does not have; those of the newest items come last."""
+        return self._new[: self.slots]
 
     @property
     def alive(self) -> Bool:
@@ -145,20 +150,26 @@ class Overlay:
 
     def history_vectors(self, rows: I64) -> F32:
         """Rows of the bundle or the overlay (n,) -> (n, H)."""
+        return self._gather(self._snapshot.bundle.history_vectors, self._history, rows)
+
+    def item_vectors(self, rows: I64) -> F32:
+        """Rows of the bundle or the overlay (n,) -> (n, D)."""
+        return self._gather(self._snapshot.bundle.item_vectors, self._vectors, rows)
+
+    def item_codes(self, rows: I64) -> I32:
+        """Rows of the bundle or the overlay (n,) -> (n, C)."""
+        return self._gather(self._snapshot.bundle.items.codes, self._codes, rows)
+
+    def _gather(
+        self, base: npt.NDArray[Number], live: npt.NDArray[Number], rows: I64
+    ) -> npt.NDArray[Number]:
         in_bundle = rows < self.base
         if in_bundle.all():
-            return self._snapshot.bundle.history_vectors[rows]
-        vectors = np.empty((len(rows), self._history.shape[1]), np.float32)
-        vectors[in_bundle] = self._snapshot.bundle.history_vectors[rows[in_bundle]]
-        vectors[~in_bundle] = self._history[rows[~in_bundle] - self.base]
-        return vectors
-
-    def item_vector(self, row: int) -> F32:
-        """(D,)"""
-        in_bundle = row < self.base
-        table = self._snapshot.bundle.item_vectors if in_bundle else self._vectors
-        vector: F32 = table[row if in_bundle else row - self.base]
-        return vector
+            return base[rows]
+        found = np.empty((len(rows), *base.shape[1:]), base.dtype)
+        found[in_bundle] = base[rows[in_bundle]]
+        found[~in_bundle] = live[rows[~in_bundle] - self.base]
+        return found
 
     def apply(self, records: Sequence[Record]) -> None:
         """Apply item and delete records, in order. Of several on one item the last one counts, but
@@ -176,6 +187,7 @@ class Overlay:
                     self._delete(record.body["item_id"])
         if self.appended:
             self._append(self.appended, [r for r in records if r.kind != "event"])
+        self.seq = max((r.seq for r in records if r.kind != "event"), default=self.seq)
 
     def _append(self, appended: Appended, records: list[Record]) -> None:
         """Bring the index up to what the overlay now holds of the items in these records."""
@@ -201,8 +213,8 @@ class Overlay:
             features = record.body.get("features", {})
             self.items[item_id] = OverlayItem(slot, record.seq, features, available)
             row = self._snapshot.bundle.item_ids.row(item_id)
+            self._new[slot] = row == UNKNOWN
             if row != UNKNOWN:
-                self._popularity[slot] = self._snapshot.bundle.popularity[row]
                 self._replaced[row] = self.base + slot
             self._bury(item_id)
 
@@ -248,7 +260,7 @@ class Overlay:
         return slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("_vectors", "_history", "_codes", "_popularity", "_alive"):
+        for name in ("_vectors", "_history", "_codes", "_new", "_alive"):
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old

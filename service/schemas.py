@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from service.request import Reserve, SourceName
+
 # The last second of the year 9999. Milliseconds since 1970 lie beyond it, and are refused.
 LAST_SECOND = 253_402_300_799
 
@@ -27,7 +29,48 @@ class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class RecommendationRequest(_Body):
+class _Recommendation(_Body):
+    """What may be asked of a recommendation, in a URL and in a body."""
+
+    k: int = Field(50, ge=1, description="How many items.")
+    exclude: list[Id] = Field([], description="Item ids to leave out.")
+    category: str | None = Field(None, description="Value of a category or multi feature.")
+    min_seq: int = Field(0, ge=0, description="Answer from this journal position on.")
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="From 0, relevance alone, to 1, dissimilarity alone."
+    )
+    category_diversity: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="What each item of another category adds to an item's worth; relevance is 0 "
+        "to 1.",
+    )
+    max_per_category: int | None = Field(
+        None, ge=1, description="At most so many items of one category."
+    )
+    explore: float = Field(
+        0.0, ge=0, le=1, description="Share of the places that is drawn by chance."
+    )
+    explore_from: Reserve = Field(
+        "pool", description="Drawn from what comes behind the best, or from new items."
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="Of the draw: low keeps to relevance, high to chance."
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Of the draw; by default the same for the same request."
+    )
+    explain: bool = Field(False, description="Say of each item why it is in the list.")
+
+
+class RecommendationQuery(_Recommendation):
+    sources: list[SourceName] = Field(
+        [], alias="source", description="Where candidates come from, all of equal weight."
+    )
+
+
+class RecommendationRequest(_Recommendation):
     user_id: Id | None = None
     history: list[Id] | None = Field(
         None, description="Item ids, oldest first, instead of what the service knows of the user."
@@ -35,16 +78,49 @@ class RecommendationRequest(_Body):
     features: Features | None = Field(
         None, description="The user's profile, instead of the known one."
     )
-    k: int = Field(50, ge=1)
-    exclude: list[Id] = []
-    category: str | None = None
-    min_seq: int = Field(0, ge=0)
+    sources: dict[SourceName, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        {}, description="Where candidates come from, and what each weighs; the model by default."
+    )
+
+
+class Place(_Body):
+    rank: int
+    score: float
+
+
+class Reasons(_Body):
+    sources: dict[SourceName, Place] = Field(
+        description="What recalled the item, and where it stood there."
+    )
+    interest: int | None = Field(description="The nearest of the user's vectors, from 0.")
+    relevance: float = Field(description="The score, scaled to 0 to 1 over the candidates.")
+    similarity: float = Field(description="The largest cosine with an item before it.")
+    others: int = Field(description="Items before it of other categories.")
+    explored: bool
 
 
 class RecommendedItem(_Body):
     item_id: str
     score: float
     source: Literal["bundle", "overlay"]
+    recalled_by: list[SourceName] = Field(
+        [], description="What recalled it, where several sources were asked."
+    )
+    explain: Reasons | None = None
+
+
+class Removed(_Body):
+    """Of the first k neighbours, those that were not eligible, by the first reason of these."""
+
+    gone: int
+    seen: int
+    excluded: int
+    category: int
+
+
+class Explanation(_Body):
+    candidates: int = Field(description="Eligible items that the list was made from.")
+    removed: Removed
 
 
 class Recommendations(_Body):
@@ -54,6 +130,7 @@ class Recommendations(_Body):
     bundle: str = Field(description="The version of the one bundle that made this answer.")
     variant: str = Field(description="The channel that the bundle was published to.")
     seq: int = Field(description="Journal position that the answer includes.")
+    explain: Explanation | None = None
 
 
 class SimilarItems(_Body):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from contract.arrays import F32, I32, Bool
 from contract.bundle import Bundle, open_bundle
 from contract.errors import BundleError
-from contract.features import Category, Encoded, Multi
+from contract.features import Block, Category, Encoded, Multi
 from contract.index import Index, load_backend, open_index
 from service.towers import ItemTower, UserTower
 
@@ -60,6 +60,23 @@ class Snapshot:
                 found |= (codes[:, block.start : block.start + block.width] == code).any(axis=1)
                 known = True
         return found if known else None
+
+    @cached_property
+    def category_block(self) -> Block | None:
+        """The code columns of the items' category: of their first category feature, else of their
+        first multi feature."""
+        fields = self.bundle.manifest.features.items
+        for kind in (Category, Multi):
+            for field in fields.fields:
+                if isinstance(field, kind):
+                    return fields.block(field.name)
+        return None
+
+    @cached_property
+    def segment_column(self) -> int | None:
+        """The code column of a user's segment, by which popularity is told apart."""
+        manifest = self.bundle.manifest
+        return manifest.popularity.column(manifest.features.users)
 
     @cached_property
     def interactions(self) -> float:

@@ -22,9 +22,14 @@ class State:
         """Before any record of the journal of this identity."""
         return cls(snapshot, Overlay(snapshot, journal), LiveUsers(max_user_events))
 
+    def position(self, user_id: str | None) -> tuple[int, int]:
+        """What an answer to this user depends on, beside the request and the snapshot: the journal
+        positions of the last record about any item and of the user's own last event."""
+        return self.overlay.seq, self.users.seq(user_id) if user_id is not None else 0
+
     def apply(self, records: Sequence[Record]) -> None:
         """Take in journal records that follow those already applied."""
         self.overlay.apply(records)
         for record in records:
             if record.kind == "event":
-                self.users.add(record.body["user_id"], record.body["item_id"])
+                self.users.add(record.body["user_id"], record.body["item_id"], record.seq)

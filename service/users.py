@@ -11,16 +11,23 @@ class LiveUsers:
 
     def __init__(self, max_events: int) -> None:
         self._events: dict[str, deque[str]] = {}
+        self._seqs: dict[str, int] = {}
         self._max_events = max_events
 
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, user_id: str, item_id: str) -> None:
+    def add(self, user_id: str, item_id: str, seq: int) -> None:
+        """`seq` is the journal position of the event."""
         events = self._events.get(user_id)
         if events is None:
             events = self._events[user_id] = deque(maxlen=self._max_events)
         events.append(item_id)
+        self._seqs[user_id] = seq
+
+    def seq(self, user_id: str) -> int:
+        """The journal position of the user's last event; 0 without one."""
+        return self._seqs.get(user_id, 0)
 
     def items(self, user_id: str) -> tuple[str, ...]:
         return tuple(self._events.get(user_id, ()))

@@ -22,10 +22,12 @@ SEQ_FILE = "journal.json"
 
 
 class Sequences(NamedTuple):
-    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32."""
+    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32, and
+    when each was touched, in seconds since 1970."""
 
     offsets: I64
     items: I32
+    times: I64
 
 
 class Split(NamedTuple):
@@ -154,9 +156,9 @@ def _sequences(interactions: pl.DataFrame, users: pl.DataFrame, items: pl.DataFr
         .join(users.lazy().select("user_id").with_row_index("user"), on="user_id")
         .join(items.lazy().select("item_id").with_row_index("item"), on="item_id")
         .sort("user", "timestamp", "position")
-        .select("user", pl.col("item").cast(pl.Int32))
+        .select("user", pl.col("item").cast(pl.Int32), "timestamp")
         .collect()
     )
     lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Sequences(offsets, ordered["item"].to_numpy())
+    return Sequences(offsets, ordered["item"].to_numpy(), ordered["timestamp"].to_numpy())

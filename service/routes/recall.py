@@ -1,6 +1,7 @@
 """Recommendations, and the items that are like an item."""
 
-from typing import Annotated
+from dataclasses import fields
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
@@ -9,8 +10,11 @@ from service import engine, schemas
 from service.answer import Answer
 from service.examples import RECOMMENDATION
 from service.metrics import Metrics
-from service.request import Recall
+from service.request import Blend, Recall
 from service.routes.parts import ERRORS, NOT_FOUND, Id, K, Parts, Use, json_response, limit, limit_k
+
+BLENDING = frozenset(field.name for field in fields(Blend))
+"""What is asked under these names goes into a Blend."""
 
 router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS)
 
@@ -19,14 +23,17 @@ router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS)
 async def get_recommendations(
     parts: Use,
     user_id: Id,
-    k: K = 50,
-    exclude: Annotated[list[str], Query(description="Item ids to leave out; repeat it.")] = [],  # noqa: B006
-    category: Annotated[str | None, Query(description="Value of a category feature.")] = None,
-    min_seq: Annotated[int, Query(ge=0, description="Answer from this journal position on.")] = 0,
+    query: Annotated[schemas.RecommendationQuery, Query()],
 ) -> Response:
     """The k best items for a user, without those they have touched."""
-    wanted = Recall(k=k, user_id=user_id, exclude=exclude, category=category)
-    return _recommend(parts, wanted, min_seq)
+    wanted = Recall(
+        k=query.k,
+        user_id=user_id,
+        exclude=query.exclude,
+        category=query.category,
+        blend=_blend(query),
+    )
+    return _recommend(parts, wanted, query.min_seq)
 
 
 @router.post("/recommendations", response_model=schemas.Recommendations)
@@ -41,6 +48,7 @@ async def post_recommendations(
         features=body.features,
         exclude=body.exclude,
         category=body.category,
+        blend=_blend(body),
     )
     return _recommend(parts, wanted, body.min_seq)
 
@@ -70,15 +78,29 @@ def _recommend(parts: Parts, wanted: Recall, min_seq: int) -> Response:
     state = parts.live.state(min_seq)
     answer = engine.recall(state, wanted)
     _measure(parts.metrics, answer)
-    return json_response(
-        {
-            "user_id": wanted.user_id,
-            "items": answer.items,
-            "source": answer.source,
-            "bundle": state.snapshot.version,
-            "variant": parts.settings.channel,
-            "seq": parts.live.seq,
-        }
+    body: dict[str, Any] = {
+        "user_id": wanted.user_id,
+        "items": answer.items,
+        "source": answer.source,
+        "bundle": state.snapshot.version,
+        "variant": parts.settings.channel,
+        "seq": parts.live.seq,
+    }
+    if answer.explain:
+        body["explain"] = answer.explain
+    return json_response(body)
+
+
+def _blend(asked: schemas.RecommendationQuery | schemas.RecommendationRequest) -> Blend | None:
+    """None where nothing is asked but the best k of the model: the common request pays nothing."""
+    if not asked.model_fields_set & BLENDING:
+        return None
+    weights = (
+        asked.sources if isinstance(asked.sources, dict) else dict.fromkeys(asked.sources, 1.0)
+    )
+    return Blend(
+        sources=weights or {"model": 1.0},
+        **{name: getattr(asked, name) for name in BLENDING - {"sources"}},
     )
 
 

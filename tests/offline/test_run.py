@@ -59,6 +59,7 @@ def test_a_run_needs_no_item_or_user_table(run: Run, saved: Path) -> None:
         "model.pt",
         "offsets.npy",
         "run.json",
+        "times.npy",
         "user_codes.npy",
         "user_numbers.npy",
         "users.parquet",
