@@ -386,7 +386,9 @@ def doctor(as_json: bool) -> None:
 @main.command()
 @click.argument(
     "what",
-    type=click.Choice(["serve", "search", "seam", "train", "build", "quality", "cold", "all"]),
+    type=click.Choice(
+        ["serve", "search", "seam", "train", "build", "quality", "cold", "blend", "all"]
+    ),
 )
 @click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
 @click.option(
@@ -398,6 +400,7 @@ def doctor(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="quality, cold: the recipe's data set.",
 )
+@click.option("--run", type=click.Path(path_type=Path), help="blend: a trained run.")
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="search: draw the curves, SVG or PNG."
 )
@@ -413,6 +416,7 @@ def bench(
     items: int,
     recipe: str,
     tables: Path | None,
+    run: Path | None,
     picture: Path | None,
     peer: Path | None,
     check: bool,
@@ -428,11 +432,14 @@ def bench(
       build   publishing and loading a bundle, and what workers share of it
       quality a recipe on its data set, against the figures that it promises
       cold    a recipe on items that training never saw, beside methods without training
-      all     all but quality and cold
+      blend   what diversity and explore do to the lists of a run, and what they cost
+      all     all but quality, cold and blend
     """
     if what in ("quality", "cold") and tables is None:
         raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
-    rows = _measure(what, items, recipe, tables or Path(), picture, peer)
+    if what == "blend" and run is None:
+        raise click.UsageError("bench blend needs --run: a directory that 'tandem train' wrote")
+    rows = _measure(what, items, recipe, tables or Path(), run or Path(), picture, peer)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -447,15 +454,25 @@ def bench(
 
 
 def _measure(
-    what: str, items: int, recipe: str, tables: Path, picture: Path | None, peer: Path | None
+    what: str,
+    items: int,
+    recipe: str,
+    tables: Path,
+    run: Path,
+    picture: Path | None,
+    peer: Path | None,
 ) -> "list[Row]":
     # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from benchmarks import build, cold, quality, seam, search, serve, train
+    from benchmarks import blend, build, cold, quality, seam, search, serve, train
 
-    trained = {"quality": quality.measure, "cold": cold.measure}
+    trained = {
+        "quality": lambda: quality.measure(recipe, tables),
+        "cold": lambda: cold.measure(recipe, tables),
+        "blend": lambda: blend.measure(run),
+    }
     if what in trained:
-        return trained[what](recipe, tables)
+        return trained[what]()
     measures: dict[str, Callable[[], list[Row]]] = {
         "train": lambda: train.measure(peer),
         "search": lambda: search.measure(items, picture),

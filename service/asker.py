@@ -37,7 +37,7 @@ def identify(state: State, request: Recall) -> Asker:
         source: Source = "model"
     elif len(history):
         source = "session"
-    elif request.features and state.snapshot.user_tower.reads_profile:
+    elif request.features and state.snapshot.reads_profile:
         source = "model"
     else:
         source = "fallback"

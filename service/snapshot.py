@@ -23,6 +23,8 @@ from service.towers import ItemTower, UserTower
 PAGE = 4096
 KEPT_CATEGORIES = 32
 """Bitmaps kept for the categories asked for last: one byte an item each, in every worker."""
+PROFILES = 16
+SAME_VECTOR = 1e-5
 GOLDEN_ITEMS = 16
 GOLDEN_OVERLAP = 0.9
 GOLDEN_DIFFERENCE = 1e-3
@@ -36,6 +38,8 @@ class Snapshot:
     item_tower: ItemTower
     popular: I32
     """All rows, the most popular first."""
+    reads_profile: bool
+    """Whether the user vectors depend on the profile: those of a model of histories do not."""
 
     @property
     def version(self) -> str:
@@ -110,12 +114,14 @@ def load_snapshot(path: Path) -> Snapshot:
             f"{manifest.index.backend}; publish the run again"
         )
     index = open_index(manifest.index, path, bundle.item_vectors)
+    user_tower = UserTower(bundle)
     snapshot = Snapshot(
         bundle=bundle,
         index=index,
-        user_tower=UserTower(bundle),
+        user_tower=user_tower,
         item_tower=ItemTower(bundle),
         popular=np.argsort(-bundle.popularity, kind="stable").astype(np.int32),
+        reads_profile=_reads_profile(bundle, user_tower),
     )
     _prefault(bundle)
     _rehearse(snapshot)
@@ -128,6 +134,22 @@ def _prefault(bundle: Bundle) -> None:
     for array in bundle.arrays.values():
         flat: npt.NDArray[Any] = array.reshape(-1).view(np.uint8)
         flat[::PAGE].sum()
+
+
+def _reads_profile(bundle: Bundle, tower: UserTower) -> bool:
+    """Whether users of whom nothing but the profile is known get different vectors."""
+    users = bundle.manifest.dims.users
+    rows = np.linspace(0, users - 1, min(PROFILES, users), dtype=np.int64)
+    nothing = bundle.manifest.features.users.encode([{}])
+    profiles = Encoded(
+        np.concatenate([nothing.codes, bundle.users.codes[rows]]),
+        np.concatenate([nothing.numbers, bundle.users.numbers[rows]]),
+    )
+    count, length = 1 + len(rows), bundle.manifest.features.history_length
+    history = np.zeros((count, length, bundle.manifest.dims.history), np.float32)
+    mask = np.zeros((count, length), np.float32)
+    vectors = tower(bundle.user_identity[np.zeros(count, np.int64)], profiles, history, mask)
+    return bool(np.abs(vectors - vectors[0]).max() > SAME_VECTOR)
 
 
 def _rehearse(snapshot: Snapshot) -> None:

@@ -19,10 +19,6 @@ class UserTower:
         self._session = _open(bundle.path / USER_TOWER)
         self._inputs = {node.name for node in self._session.get_inputs()}
 
-    @property
-    def reads_profile(self) -> bool:
-        return bool({"codes", "numbers"} & self._inputs)
-
     def __call__(self, identity: F32, profile: Encoded, history: F32, mask: F32) -> F32:
         """identity (B, E), profile of B users, history (B, L, H) with the most recent item last,
         mask (B, L) of 1.0 for a real item -> user vectors (B, K, D)."""
