@@ -513,6 +513,7 @@ def doctor(as_json: bool) -> None:
             "visible",
             "quality",
             "cold",
+            "blend",
             "all",
         ]
     ),
@@ -527,6 +528,7 @@ def doctor(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="quality, cold: the recipe's data set.",
 )
+@click.option("--run", type=click.Path(path_type=Path), help="blend: a trained run.")
 @click.option(
     "--picture", type=click.Path(path_type=Path), help="search: draw the curves, SVG or PNG."
 )
@@ -543,6 +545,7 @@ def bench(
     items: int,
     recipe: str,
     tables: Path | None,
+    run: Path | None,
     picture: Path | None,
     peer: Path | None,
     pairs: int,
@@ -562,11 +565,14 @@ def bench(
       visible what one worker acknowledged, read on another
       quality a recipe on its data set, against the figures that it promises
       cold    a recipe on items that training never saw, beside methods without training
-      all     all but quality and cold
+      blend   what diversity and explore do to the lists of a run, and what they cost
+      all     all but quality, cold and blend
     """
     if what in ("quality", "cold") and tables is None:
         raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
-    rows = _measure(what, items, recipe, tables or Path(), picture, peer, pairs)
+    if what == "blend" and run is None:
+        raise click.UsageError("bench blend needs --run: a directory that 'tandem train' wrote")
+    rows = _measure(what, items, recipe, tables or Path(), run or Path(), picture, peer, pairs)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -585,6 +591,7 @@ def _measure(
     items: int,
     recipe: str,
     tables: Path,
+    run: Path,
     picture: Path | None,
     peer: Path | None,
     pairs: int,
@@ -592,6 +599,7 @@ def _measure(
     # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from benchmarks import (
+        blend,
         build,
         cold,
         filters,
@@ -604,9 +612,13 @@ def _measure(
         visible,
     )
 
-    trained = {"quality": quality.measure, "cold": cold.measure}
+    trained = {
+        "quality": lambda: quality.measure(recipe, tables),
+        "cold": lambda: cold.measure(recipe, tables),
+        "blend": lambda: blend.measure(run),
+    }
     if what in trained:
-        return trained[what](recipe, tables)
+        return trained[what]()
     measures: dict[str, Callable[[], list[Row]]] = {
         "train": lambda: train.measure(peer),
         "search": lambda: search.measure(items, picture),

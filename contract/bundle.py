@@ -31,6 +31,7 @@ from contract.ids import Ids, Texts
 from contract.index import discard_index
 from contract.kinds import HISTORY
 from contract.manifest import FileEntry, Manifest, read_manifest
+from contract.popularity import DEPTH
 
 USER_TOWER = "user_tower.onnx"
 ITEM_TOWER = "item_tower.onnx"
@@ -61,6 +62,8 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "number_values": ("float64", ("numbers", "items")),
     "number_order": ("int32", ("numbers", "items")),
     "popularity": ("float32", ("items",)),
+    "popular_rows": ("int32", ("segments", "popular")),
+    "popular_scores": ("float32", ("segments", "popular")),
     "user_codes": ("int32", ("users", "user_codes")),
     "user_numbers": ("float32", ("users", "user_numbers")),
     "user_identity": ("float32", ("users+1", "user_identity")),
@@ -71,6 +74,7 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "user_items_offsets": ("int64", ("users+1",)),
     "user_items_rows": ("int32", (None,)),
     "user_items_flags": ("uint8", (None,)),
+    "user_items_times": ("int64", (None,)),
 }
 """Array -> its dtype and shape. A name stands for a size of the manifest, None for any size."""
 
@@ -142,6 +146,16 @@ class Bundle:
     def item_states(self) -> U8:
         """(N,) the ItemState of each item."""
         return self.arrays["item_states"]
+
+    @cached_property
+    def popular_rows(self) -> I32:
+        """(S, T) the most popular items: of all users, then of each segment of users."""
+        return self.arrays["popular_rows"]
+
+    @cached_property
+    def popular_scores(self) -> F32:
+        """(S, T) their shares of the interactions."""
+        return self.arrays["popular_scores"]
 
     @cached_property
     def attributes(self) -> Texts:
@@ -321,6 +335,8 @@ def _size(part: str | int | None, manifest: Manifest) -> int | None:
         "user_numbers": features.users.number_width,
         "tag_values": manifest.attributes.tag_values,
         "numbers": len(manifest.attributes.numbers),
+        "segments": manifest.popularity.segments(features.users),
+        "popular": min(DEPTH, manifest.dims.items),
     }
     name, plus, one = part.partition("+")
     size: int = sizes[name]

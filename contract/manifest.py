@@ -10,6 +10,7 @@ from contract.attributes import Attributes
 from contract.errors import BundleError
 from contract.features import Encoded, Schema
 from contract.kinds import Kinds
+from contract.popularity import Popularity
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -82,6 +83,7 @@ class Manifest(_Part):
     features: Schema
     events: Kinds = Kinds()
     attributes: Attributes
+    popularity: Popularity = Popularity()
     files: dict[str, FileEntry]
     metrics: dict[str, float]
     gate: tuple[Check, ...]

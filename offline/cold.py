@@ -97,7 +97,7 @@ def hold_out(dataset: Dataset, recipe: Recipe) -> Split:
 def _without(sequences: Sequences, held: Bool) -> Sequences:
     kept = ~held[sequences.items]
     before = np.concatenate([[0], np.cumsum(kept)])
-    return Sequences(before[sequences.offsets], sequences.items[kept])
+    return Sequences(before[sequences.offsets], sequences.items[kept], sequences.times[kept])
 
 
 def embed_cold(model: Retriever, split: Split) -> Evaluation:

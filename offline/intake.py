@@ -17,9 +17,12 @@ from contract.attributes import Attributes, index_attributes
 from contract.bundle import Bundle, ItemState, ids_arrays, texts_arrays
 from contract.changes import Changes, Event, Posted, fold
 from contract.errors import FeatureError
+from contract.features import Encoded
 from contract.ids import UNKNOWN, Ids, Texts
 from contract.journal import Journal, Record
 from contract.kinds import HISTORY, SEEN
+from contract.popularity import popular_arrays
+from offline.data.dataset import Touched
 from offline.towers import Towers, item_vectors
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -51,6 +54,7 @@ def take_in(bundle: Bundle, journal: Journal) -> Intake:
         users=np.array([users.row(event.user_id) for event, _ in events], np.int64),
         items=np.array([items.row(event.item_id) for event, _ in events], np.int32),
         bits=np.array([b if e.item_id not in unknown else SEEN for e, b in events], np.uint8),
+        times=np.array([event.timestamp for event, _ in events], np.int64),
     )
     posted = _posted(bundle, items, posts)
     attributes, postings = _attributes(bundle, posted)
@@ -63,7 +67,7 @@ def take_in(bundle: Bundle, journal: Journal) -> Intake:
         "item_states": _states(bundle, items, posts, changes.deleted | unknown),
         "popularity": _popularity(bundle, len(items), done),
     }
-    return Intake(arrays, attributes, changes, encoder.refused)
+    return Intake(arrays | _popular(bundle, arrays), attributes, changes, encoder.refused)
 
 
 class _Encoder:
@@ -90,6 +94,8 @@ class _Touches(NamedTuple):
     users: I64
     items: I32
     bits: U8
+    times: I64
+    """Seconds since 1970."""
 
 
 def _unknown(bundle: Bundle, posted: Mapping[str, Posted], events: Iterable[Event]) -> set[str]:
@@ -152,6 +158,19 @@ def _popularity(bundle: Bundle, items: int, done: _Touches) -> F32:
     return counts
 
 
+def _popular(bundle: Bundle, arrays: Arrays) -> Arrays:
+    """Counted anew: what is older counts less than it did."""
+    manifest = bundle.manifest
+    touched = Touched(*(arrays[f"user_items_{p}"] for p in ("offsets", "rows", "flags", "times")))
+    return popular_arrays(
+        manifest.popularity,
+        manifest.features.users,
+        Encoded(arrays["user_codes"], arrays["user_numbers"]),
+        touched.history(),
+        len(arrays["item_vectors"]),
+    )
+
+
 def _of_users(bundle: Bundle, users: Ids) -> Arrays:
     """A new user has the unknown identity and an empty profile, as a stranger has."""
     count, added = len(users), len(users) - len(bundle.user_ids)
@@ -174,6 +193,7 @@ def _touched(bundle: Bundle, users: int, done: _Touches) -> Arrays:
         "user_items_offsets": np.concatenate([[0], np.cumsum(lengths)]),
         "user_items_rows": np.concatenate([bundle.arrays["user_items_rows"], done.items])[order],
         "user_items_flags": np.concatenate([bundle.arrays["user_items_flags"], done.bits])[order],
+        "user_items_times": np.concatenate([bundle.arrays["user_items_times"], done.times])[order],
     }
 
 

@@ -15,6 +15,7 @@ from contract.bundle import ids_arrays, texts_arrays
 from contract.ids import Ids, Texts
 from contract.manifest import FORMAT, Dims, Manifest
 from contract.manifest import Index as IndexEntry
+from contract.popularity import popular_arrays
 from contract.store import Store
 from offline import attributes, build
 from offline.build import Content, IndexChoice
@@ -67,6 +68,13 @@ def _arrays(
         **texts_arrays("attributes", Texts.of(given)),
         "item_states": dataset.states,
         "popularity": dataset.counts(),
+        **popular_arrays(
+            run.description.recipe.popularity,
+            dataset.schema.users,
+            dataset.users,
+            dataset.sequences,
+            len(dataset.item_ids),
+        ),
         "user_codes": dataset.users.codes,
         "user_numbers": dataset.users.numbers,
         "user_identity": _identity(model.user_identity, user_known),
@@ -74,6 +82,7 @@ def _arrays(
         "user_items_offsets": dataset.touched.offsets,
         "user_items_rows": dataset.touched.items,
         "user_items_flags": dataset.touched.flags,
+        "user_items_times": dataset.touched.times,
     }
 
 
@@ -98,6 +107,7 @@ def _manifest(run: Run, backend: str, described: Attributes) -> Manifest:
         features=dataset.schema,
         attributes=described,
         events=description.recipe.events,
+        popularity=description.recipe.popularity,
         files={},
         metrics=description.metrics,
         gate=(),

@@ -12,6 +12,7 @@ from contract.attributes import AttributeKind
 from contract.errors import RecipeError
 from contract.features import Kind
 from contract.kinds import Kinds
+from contract.popularity import Popularity
 
 
 class _Part(BaseModel):
@@ -61,6 +62,7 @@ class Recipe(_Part):
     negatives: str = "in_batch"
     negatives_parameters: dict[str, Any] = {}
     training: Training = Training()
+    popularity: Popularity = Popularity()
     seed: int = Field(default=1, ge=0)
     expect: dict[str, float] = {}
     """Metric -> the figure that a run of this recipe must reach on its data set."""
@@ -88,10 +90,18 @@ def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
 
 def parse_recipe(document: Mapping[str, Any], name: str) -> Recipe:
     try:
-        return Recipe.model_validate(document)
+        recipe = Recipe.model_validate(document)
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{name}: {_explain(first['loc'], first)}") from error
+    segment, users = recipe.popularity.segment, recipe.features.users
+    if segment is not None and users.get(segment) != "category":
+        known = ", ".join(n for n, kind in users.items() if kind == "category") or "none"
+        raise RecipeError(
+            f"{name}: popularity.segment is '{segment}', expected a category feature of users "
+            f"(known: {known})"
+        )
+    return recipe
 
 
 def _apply(document: dict[str, Any], change: str) -> None:
@@ -116,7 +126,11 @@ def _explain(location: tuple[int | str, ...], first: Mapping[str, Any]) -> str:
         return f"key '{key}' is missing; add it"
     if first["type"] != "extra_forbidden":
         return f"{key}: {first['msg'].lower()}, found {first.get('input')!r}"
-    parts: dict[str, type[BaseModel]] = {"features": Features, "training": Training}
+    parts: dict[str, type[BaseModel]] = {
+        "features": Features,
+        "training": Training,
+        "popularity": Popularity,
+    }
     part = parts.get(str(location[0]), Recipe) if len(location) > 1 else Recipe
     near = get_close_matches(str(location[-1]), part.model_fields, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""

@@ -115,6 +115,7 @@ ARRAYS = (
     "offsets",
     "items",
     "flags",
+    "times",
     "item_codes",
     "item_numbers",
     "user_codes",
@@ -145,7 +146,7 @@ def _read_dataset(directory: Path, description: Description) -> Dataset:
         name: np.load(directory / f"{name}.npy", allow_pickle=False) for name in ARRAYS
     }
     items = pl.read_parquet(directory / "items.parquet")
-    touched = Touched(arrays["offsets"], arrays["items"], arrays["flags"])
+    touched = Touched(*(arrays[name] for name in ("offsets", "items", "flags", "times")))
     return Dataset(
         item_ids=items["item_id"].to_list(),
         user_ids=pl.read_parquet(directory / "users.parquet")["user_id"].to_list(),

@@ -21,6 +21,8 @@ class Asker:
     history: I64
     seen: I64
     source: Source
+    segment: int
+    """Of users, by which popularity is told apart; 0: all users."""
 
 
 def identify(state: State, request: Recall) -> Asker:
@@ -38,9 +40,12 @@ def identify(state: State, request: Recall) -> Asker:
         source: Source = "model"
     elif len(history):
         source = "session"
+    elif request.features and state.snapshot.reads_profile:
+        source = "model"
     else:
-        source = "model" if request.features else "fallback"
-    return Asker(row, _profile(state, request, row), history, seen, source)
+        source = "fallback"
+    profile = _profile(state, request, row)
+    return Asker(row, profile, history, seen, source, _segment(state, profile))
 
 
 def _touched(state: State, user_id: str | None, row: int) -> tuple[I64, U8]:
@@ -72,6 +77,11 @@ def _described(state: State, row: int) -> bool:
         or bundle.users.numbers[row].any()
         or (identity[row + 1] != identity[0]).any()
     )
+
+
+def _segment(state: State, profile: Encoded) -> int:
+    column = state.snapshot.segment_column
+    return int(profile.codes[0, column]) if column is not None else 0
 
 
 def _profile(state: State, request: Recall, row: int) -> Encoded:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contract.arrays import F32, I64
+from contract.arrays import F32, I32, I64
 from contract.index.exact import scan
 from contract.merge import merge
 from service.filters import Filter
@@ -42,19 +42,44 @@ def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     return _merge(found, live, k)._replace(widened=True)
 
 
-def popular(state: State, filter_: Filter, k: int) -> Candidates:
-    """The k most popular eligible items with their share of all interactions, then new items, the
-    newest first, with score zero."""
-    snapshot, overlay = state.snapshot, state.overlay
-    eligible = filter_.bundle_rows()
-    most = snapshot.popular[eligible[snapshot.popular]][:k].astype(np.int64)
-    live, counted = filter_.overlay_slots(), overlay.popularity > 0
-    new = np.flatnonzero(live & ~counted)[-k:]
-    slots = np.sort(np.concatenate([new, np.flatnonzero(live & counted)]))[::-1]
-    rows = np.concatenate([most, slots + overlay.base])
-    counts: F32 = np.concatenate([snapshot.bundle.popularity[most], overlay.popularity[slots]])
-    best = np.argsort(-counts, kind="stable")[:k]
-    return Candidates(rows[best], counts[best] / snapshot.interactions)
+def popular(state: State, filter_: Filter, segment: int, k: int) -> Candidates:
+    """The k most popular eligible items among the users of a segment (0: all users) with their
+    share of its interactions; behind those that the bundle lists, in the order of all interactions;
+    then new items, the newest first, with score zero."""
+    bundle = state.snapshot.bundle
+    listed, shares = bundle.popular_rows[segment], bundle.popular_scores[segment]
+    rows = state.overlay.current(listed.astype(np.int64))
+    kept = np.flatnonzero(filter_.admits(rows))[:k]
+    best = Candidates(rows[kept], shares[kept])
+    if len(kept) == k:
+        return best
+    rest = _unlisted(state, filter_, listed, float(shares[-1]))
+    fresh = newest(state, filter_, k)
+    parts = (best, rest, fresh)
+    return Candidates(
+        np.concatenate([part.rows for part in parts])[:k],
+        np.concatenate([part.scores for part in parts])[:k],
+    )
+
+
+def newest(state: State, filter_: Filter, k: int) -> Candidates:
+    """The last k eligible items that the bundle lacks, the newest first, with score zero."""
+    overlay = state.overlay
+    slots = np.flatnonzero(filter_.overlay_slots() & overlay.new)[::-1][:k]
+    return Candidates(slots + overlay.base, np.zeros(len(slots), np.float32))
+
+
+def _unlisted(state: State, filter_: Filter, listed: I32, most: float) -> Candidates:
+    """The other eligible items of the bundle by their share of all interactions, which is given as
+    at most `most`: scores descend over the whole list."""
+    snapshot = state.snapshot
+    other = np.ones(snapshot.items, np.bool_)
+    other[listed] = False
+    found = snapshot.popular[other[snapshot.popular]].astype(np.int64)
+    rows = state.overlay.current(found)
+    kept = filter_.admits(rows)
+    shares = snapshot.bundle.popularity[found[kept]] / snapshot.interactions
+    return Candidates(rows[kept], np.minimum(shares, np.float32(most)))
 
 
 def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32] | None:

@@ -11,33 +11,37 @@ import numpy as np
 from contract.arrays import F32
 from service.answer import Answer, Item, Source, Stages
 from service.asker import Asker, identify
+from service.blend import blend
 from service.candidates import Candidates, nearest, popular
+from service.explain import explanation, shown
 from service.filters import Filter, filter_of
-from service.request import Recall
+from service.request import Blend, Recall
 from service.snapshot import pad_history
+from service.sources import Query
 from service.state import State
 
 
 def recall(state: State, request: Recall) -> Answer:
-    """Raises FeatureError for a profile that the schema cannot encode."""
+    """Raises FeatureError for a profile that the schema cannot encode, MalformedRequest for what
+    this bundle's items cannot be asked."""
     clock = _Clock()
     asker = identify(state, request)
     filter_ = filter_of(state, request, asker.seen)
-    if asker.source == "fallback":
-        clock.lap("encode")
-        return _answer(state, popular(state, filter_, request.k), asker.source, clock)
-    history, mask = _history(state, asker)
-    clock.lap("encode")
-    vectors = state.snapshot.embed_user(asker.row, asker.profile, history, mask)
-    clock.lap("tower")
-    return _answer(state, nearest(state, filter_, vectors, request.k), asker.source, clock)
+    vectors = _vectors(state, asker, clock)
+    if request.blend is not None:
+        return _blended(Query(state, asker, vectors), filter_, request, request.blend, clock)
+    if vectors is None:
+        found = popular(state, filter_, asker.segment, request.k)
+    else:
+        found = nearest(state, filter_, vectors, request.k)
+    return _answer(state, found, asker.source, clock)
 
 
 def similar(state: State, item_id: str, k: int) -> Answer:
     """The items whose vectors are nearest to that of an item. Raises UnknownItem."""
     row = state.overlay.require(item_id)
     filter_ = Filter(state.overlay, np.array([row], np.int64))
-    vector = state.overlay.item_vector(row)[None]
+    vector = state.overlay.item_vectors(np.array([row], np.int64))
     return _answer(state, nearest(state, filter_, vector, k), "model", _Clock())
 
 
@@ -54,6 +58,18 @@ class _Clock:
         self._last = now
 
 
+def _vectors(state: State, asker: Asker, clock: _Clock) -> F32 | None:
+    """The user vectors (K, D); None for someone of whom nothing is known."""
+    if asker.source == "fallback":
+        clock.lap("encode")
+        return None
+    history, mask = _history(state, asker)
+    clock.lap("encode")
+    vectors = state.snapshot.embed_user(asker.row, asker.profile, history, mask)
+    clock.lap("tower")
+    return vectors
+
+
 def _history(state: State, asker: Asker) -> tuple[F32, F32]:
     length = state.snapshot.history_length()
     return pad_history(state.overlay.history_vectors(asker.history[-length:]), length)
@@ -68,3 +84,15 @@ def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> A
     ]
     clock.lap("merge")
     return Answer(items, source, found.widened, found.exact, clock.stages)
+
+
+def _blended(
+    query: Query, filter_: Filter, request: Recall, wanted: Blend, clock: _Clock
+) -> Answer:
+    blending = blend(query, filter_, request, wanted)
+    clock.lap("search")
+    items = shown(query, blending, wanted)
+    why = explanation(query, filter_, request, blending) if wanted.explain else None
+    clock.lap("merge")
+    source = query.asker.source if blending.personal else "fallback"
+    return Answer(items, source, blending.widened, stages=clock.stages, explain=why)

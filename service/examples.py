@@ -18,6 +18,14 @@ RECOMMENDATION = _examples(
     session={"history": ["1", "2", "3"], "k": 10},
     known_user={"user_id": "1", "k": 10, "exclude": ["1"]},
     seen_and_new={"user_id": "1", "k": 10, "exclude_seen": False, "include": ["1", "2", "3"]},
+    several_sources={
+        "user_id": "1",
+        "k": 10,
+        "sources": {"model": 1.0, "similar": 0.9, "popular": 0.7},
+    },
+    diverse={"user_id": "1", "k": 10, "diversity": 0.3, "max_per_category": 3},
+    exploring={"user_id": "1", "k": 10, "explore": 0.2, "explore_from": "new", "seed": 7},
+    explained={"history": ["1", "2"], "k": 10, "explain": True},
 )
 BATCH = _examples(
     several={"requests": [{"user_id": "1", "k": 10}, {"history": ["1", "2", "3"], "k": 10}]},

@@ -1,6 +1,6 @@
 """What may be returned: as a test on candidate rows, as a bitmap for the search, or as rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -73,6 +73,17 @@ class Filter:
     def blocked_slots(self) -> int:
         """How many slots of the overlay are blocked, at most."""
         return int(np.count_nonzero(self.blocked >= self.overlay.base))
+
+    def admits(self, rows: I64) -> Bool:
+        """Which of these rows of bundle or overlay are eligible."""
+        kept = self.keep(rows)
+        if self.selection is not None:
+            kept &= np.concatenate([self.bundle_rows(), self.overlay_slots()])[rows]
+        return kept
+
+    def without(self, rows: I64) -> "Filter":
+        """The same, with these rows blocked too."""
+        return replace(self, blocked=np.concatenate([self.blocked, rows]))
 
     def most_removed(self) -> int:
         """At most so many of the selected rows that a search finds are not eligible."""

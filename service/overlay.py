@@ -9,12 +9,13 @@ applied, between two requests and never during one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
-from contract.arrays import F32, I64, Bool
+from contract.arrays import F32, I32, I64, Bool
 from contract.bundle import ItemState
 from contract.errors import BadItems, UnknownItem
 from contract.features import Encoded
@@ -26,6 +27,8 @@ from service.marks import Marks
 from service.posted import encode_items
 from service.segment import Segment
 from service.snapshot import Snapshot
+
+Number = TypeVar("Number", bound=np.generic)
 
 RESERVED = 2**18
 """Slots that there is room for at first, and doubled when it is full. It is address space: memory
@@ -74,7 +77,8 @@ class Overlay:
         self._seqs = np.empty(0, np.int64)
         self._vectors = np.empty((0, dims.dim), np.float32)
         self._history = np.empty((0, dims.history), np.float32)
-        self._popularity = np.empty(0, np.float32)
+        self._categories = np.empty((0, snapshot.categories.shape[1]), np.int32)
+        self._new = np.empty(0, np.bool_)
         self._posted = np.empty(0, np.bool_)
         self._alive = np.empty(0, np.bool_)
         self._posted_count = self._alive_count = 0
@@ -92,9 +96,14 @@ class Overlay:
         return self._vectors[: self.slots]
 
     @property
-    def popularity(self) -> F32:
-        """Interactions of each slot's item in the training tables; 0 for a new one."""
-        return self._popularity[: self.slots]
+    def new(self) -> Bool:
+        """Slots of items that the bundle does not have; those of the newest items come last."""
+        return self._new[: self.slots]
+
+    @property
+    def categories(self) -> I32:
+        """The codes of each slot's category (S, C), as `Snapshot.categories` has those of rows."""
+        return self._categories[: self.slots]
 
     @property
     def alive(self) -> Bool:
@@ -185,20 +194,26 @@ class Overlay:
 
     def history_vectors(self, rows: I64) -> F32:
         """Rows of the bundle or the overlay (n,) -> (n, H)."""
+        return self._gather(self._snapshot.bundle.history_vectors, self._history, rows)
+
+    def item_vectors(self, rows: I64) -> F32:
+        """Rows of the bundle or the overlay (n,) -> (n, D)."""
+        return self._gather(self._snapshot.bundle.item_vectors, self._vectors, rows)
+
+    def categories_of(self, rows: I64) -> I32:
+        """Rows of the bundle or the overlay (n,) -> the codes of their category (n, C)."""
+        return self._gather(self._snapshot.categories, self._categories, rows)
+
+    def _gather(
+        self, base: npt.NDArray[Number], live: npt.NDArray[Number], rows: I64
+    ) -> npt.NDArray[Number]:
         in_bundle = rows < self.base
         if in_bundle.all():
-            return self._snapshot.bundle.history_vectors[rows]
-        vectors = np.empty((len(rows), self._history.shape[1]), np.float32)
-        vectors[in_bundle] = self._snapshot.bundle.history_vectors[rows[in_bundle]]
-        vectors[~in_bundle] = self._history[rows[~in_bundle] - self.base]
-        return vectors
-
-    def item_vector(self, row: int) -> F32:
-        """(D,)"""
-        in_bundle = row < self.base
-        table = self._snapshot.bundle.item_vectors if in_bundle else self._vectors
-        vector: F32 = table[row if in_bundle else row - self.base]
-        return vector
+            return base[rows]
+        found = np.empty((len(rows), *base.shape[1:]), base.dtype)
+        found[in_bundle] = base[rows[in_bundle]]
+        found[~in_bundle] = live[rows[~in_bundle] - self.base]
+        return found
 
     def apply(self, records: Sequence[Record]) -> None:
         """Apply item and delete records, in order. Of several on one item the last one counts, but
@@ -236,6 +251,8 @@ class Overlay:
         vectors, history = self._embed(rows, encoded)
         slots = np.array([self._slot(item_id) for item_id in ids], np.int64)
         self._vectors[slots], self._history[slots] = vectors, history
+        self._categories[slots] = self._snapshot.categories_in(encoded.codes)
+        self._new[slots] = rows == UNKNOWN
         self._seqs[slots] = [record.seq for record in records]
         for slot, record in zip(slots.tolist(), records, strict=True):
             features = record.body.get("features", {})
@@ -273,7 +290,6 @@ class Overlay:
         """What the bundle has in these rows, -1 for nothing, is now in these slots."""
         known = rows != UNKNOWN
         rows, slots = rows[known], slots[known]
-        self._popularity[slots] = self._snapshot.bundle.popularity[rows]
         self._replaced |= zip(rows.tolist(), (slots + self.base).tolist(), strict=True)
         self._bury(rows)
 
@@ -307,7 +323,7 @@ class Overlay:
         return slot
 
     def _grow(self, capacity: int) -> None:
-        arrays = ("_vectors", "_history", "_popularity", "_seqs", "_posted", "_alive")
+        arrays = ("_vectors", "_history", "_categories", "_new", "_seqs", "_posted", "_alive")
         for name in arrays:
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)

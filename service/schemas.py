@@ -16,6 +16,7 @@ from pydantic.json_schema import JsonSchemaValue
 
 from contract.attributes import AttributeKind
 from service.conditions import BOUNDS
+from service.request import Reserve, SourceName
 
 # The last second of the year 9999. Milliseconds since 1970 lie beyond it, and are refused.
 LAST_SECOND = 253_402_300_799
@@ -68,11 +69,40 @@ class Wanted(_Body):
         None, description="A tag of any attribute that the items must have."
     )
     min_seq: int = Field(0, ge=0, description="Answer from this journal position on.")
+    diversity: float = Field(
+        0.0, ge=0, le=1, description="From 0, relevance alone, to 1, dissimilarity alone."
+    )
+    category_diversity: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="What each item of another category adds to an item's worth; relevance is 0 "
+        "to 1.",
+    )
+    max_per_category: int | None = Field(
+        None, ge=1, description="At most so many items of one category."
+    )
+    explore: float = Field(
+        0.0, ge=0, le=1, description="Share of the places that is drawn by chance."
+    )
+    explore_from: Reserve = Field(
+        "pool", description="Drawn from what comes behind the best, or from new items."
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=100, description="Of the draw: low keeps to relevance, high to chance."
+    )
+    seed: int | None = Field(
+        None, ge=0, lt=2**63, description="Of the draw; by default the same for the same request."
+    )
+    explain: bool = Field(False, description="Say of each item why it is in the list.")
 
 
 class RecommendationQuery(Wanted):
     filter: list[str] = Field(
         [], description="As in genres=Drama|War or year>=1990; the items must pass all of them."
+    )
+    sources: list[SourceName] = Field(
+        [], alias="source", description="Where candidates come from, all of equal weight."
     )
 
 
@@ -87,16 +117,53 @@ class RecommendationRequest(Wanted):
     filters: Annotated[dict[str, Any], WithJsonSchema(FILTERS)] = Field(
         {}, description="Attribute -> a value, a list of which any will do, or bounds of a number."
     )
+    sources: dict[SourceName, Annotated[float, Field(gt=0, le=1000)]] = Field(
+        {}, description="Where candidates come from, and what each weighs; the model by default."
+    )
 
 
 class RecommendationRequests(_Body):
     requests: list[RecommendationRequest] = Field(min_length=1)
 
 
+class Place(_Body):
+    rank: int
+    score: float
+
+
+class Reasons(_Body):
+    sources: dict[SourceName, Place] = Field(
+        description="What recalled the item, and where it stood there."
+    )
+    interest: int | None = Field(description="The nearest of the user's vectors, from 0.")
+    relevance: float = Field(description="The score, scaled to 0 to 1 over the candidates.")
+    similarity: float = Field(description="The largest cosine with an item before it.")
+    others: int = Field(description="Items before it of other categories.")
+    explored: bool
+
+
 class RecommendedItem(_Body):
     item_id: str
     score: float
     source: Literal["bundle", "overlay"]
+    recalled_by: list[SourceName] = Field(
+        [], description="What recalled it, where several sources were asked."
+    )
+    explain: Reasons | None = None
+
+
+class Removed(_Body):
+    """Of the first k neighbours, those that were not eligible, by the first reason of these."""
+
+    gone: int
+    seen: int
+    excluded: int
+    category: int
+
+
+class Explanation(_Body):
+    candidates: int = Field(description="Eligible items that the list was made from.")
+    removed: Removed
 
 
 class Recommendations(_Body):
@@ -106,6 +173,7 @@ class Recommendations(_Body):
     bundle: str = Field(description="The version of the one bundle that made this answer.")
     variant: str = Field(description="The variant that answered: a channel of the store.")
     seq: int = Field(description="Journal position that the answer includes.")
+    explain: Explanation | None = None
 
 
 class BatchOfRecommendations(_Body):

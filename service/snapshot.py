@@ -15,12 +15,14 @@ import numpy.typing as npt
 from contract.arrays import F32, I32
 from contract.bundle import Bundle, open_bundle
 from contract.errors import BundleError
-from contract.features import Encoded
+from contract.features import Block, Category, Encoded, Multi
 from contract.index import Index, load_backend, open_index
 from service.selection import Selector
 from service.towers import ItemTower, UserTower
 
 PAGE = 4096
+PROFILES = 16
+SAME_VECTOR = 1e-5
 GOLDEN_ITEMS = 16
 GOLDEN_OVERLAP = 0.9
 GOLDEN_DIFFERENCE = 1e-3
@@ -34,6 +36,8 @@ class Snapshot:
     item_tower: ItemTower
     popular: I32
     """All rows, the most popular first."""
+    reads_profile: bool
+    """Whether the user vectors depend on the profile: those of a model of histories do not."""
 
     @property
     def version(self) -> str:
@@ -45,6 +49,33 @@ class Snapshot:
 
     def history_length(self) -> int:
         return self.bundle.manifest.features.history_length
+
+    @cached_property
+    def category_block(self) -> Block | None:
+        """The code columns of the items' category: of their first category feature, else of their
+        first multi feature."""
+        fields = self.bundle.manifest.features.items
+        for kind in (Category, Multi):
+            for field in fields.fields:
+                if isinstance(field, kind):
+                    return fields.block(field.name)
+        return None
+
+    def categories_in(self, codes: I32) -> I32:
+        """Of encoded items (n, C), the codes of their category; (n, 0) where items have none."""
+        block = self.category_block
+        return codes[:, block.start : block.start + block.width] if block else codes[:, :0]
+
+    @cached_property
+    def categories(self) -> I32:
+        """Of the bundle's own items."""
+        return self.categories_in(self.bundle.items.codes)
+
+    @cached_property
+    def segment_column(self) -> int | None:
+        """The code column of a user's segment, by which popularity is told apart."""
+        manifest = self.bundle.manifest
+        return manifest.popularity.column(manifest.features.users)
 
     @cached_property
     def interactions(self) -> float:
@@ -74,12 +105,14 @@ def load_snapshot(path: Path) -> Snapshot:
             f"{manifest.index.backend}; publish the run again"
         )
     index = open_index(manifest.index, path, bundle.item_vectors)
+    user_tower = UserTower(bundle)
     snapshot = Snapshot(
         bundle=bundle,
         index=index,
-        user_tower=UserTower(bundle),
+        user_tower=user_tower,
         item_tower=ItemTower(bundle),
         popular=np.argsort(-bundle.popularity, kind="stable").astype(np.int32),
+        reads_profile=_reads_profile(bundle, user_tower),
     )
     _prefault(bundle)
     _rehearse(snapshot)
@@ -92,6 +125,22 @@ def _prefault(bundle: Bundle) -> None:
     for array in bundle.arrays.values():
         flat: npt.NDArray[Any] = array.reshape(-1).view(np.uint8)
         flat[::PAGE].sum()
+
+
+def _reads_profile(bundle: Bundle, tower: UserTower) -> bool:
+    """Whether users of whom nothing but the profile is known get different vectors."""
+    users = bundle.manifest.dims.users
+    rows = np.linspace(0, users - 1, min(PROFILES, users), dtype=np.int64)
+    nothing = bundle.manifest.features.users.encode([{}])
+    profiles = Encoded(
+        np.concatenate([nothing.codes, bundle.users.codes[rows]]),
+        np.concatenate([nothing.numbers, bundle.users.numbers[rows]]),
+    )
+    count, length = 1 + len(rows), bundle.manifest.features.history_length
+    history = np.zeros((count, length, bundle.manifest.dims.history), np.float32)
+    mask = np.zeros((count, length), np.float32)
+    vectors = tower(bundle.user_identity[np.zeros(count, np.int64)], profiles, history, mask)
+    return bool(np.abs(vectors - vectors[0]).max() > SAME_VECTOR)
 
 
 def _rehearse(snapshot: Snapshot) -> None:

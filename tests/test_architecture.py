@@ -22,7 +22,10 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "service/**/*.py": (*ABOVE, "offline", "torch", "polars", "onnx", "onnxscript"),
     "offline/models/*.py": ("offline.data", "offline.recipe", "offline.train", "offline.run"),
     "service/engine.py": (*WEB, "asyncio", "os", "pathlib", "sqlite3", "logging", "onnxruntime"),
-    "service/candidates.py": (*WEB, "asyncio", "os", "pathlib", "sqlite3", "logging"),
+    **{
+        f"service/{name}.py": (*WEB, "asyncio", "os", "pathlib", "sqlite3", "logging")
+        for name in ("candidates", "sources", "fusion", "slate", "explore", "blend", "explain")
+    },
     "service/routes/*.py": ("onnxruntime", "numpy", "contract.index", "contract.bundle"),
 }
 

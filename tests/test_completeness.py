@@ -14,6 +14,7 @@ from contract import errors, manifest
 from contract.bundle import ARRAYS
 from contract.features import KINDS, Fields
 from contract.index import BACKENDS, BackendName, load_backend
+from contract.popularity import Popularity
 from offline.models import DATA_PARAMETERS, MODELS
 from offline.negatives import NEGATIVES
 from offline.objectives import OBJECTIVES
@@ -73,9 +74,10 @@ def test_every_objective_and_sampler_is_documented_with_its_defaults(
 
 
 def test_every_key_of_a_recipe_is_documented() -> None:
-    keys = set(Recipe.model_fields) - {"features", "training"}
+    keys = set(Recipe.model_fields) - {"features", "training", "popularity"}
     keys |= {f"training.{name}" for name in Training.model_fields}
     keys |= {f"features.{name}" for name in Features.model_fields}
+    keys |= {f"popularity.{name}" for name in Popularity.model_fields}
 
     cells = table(MODELS_MD, "key").column("key")
     assert {part.strip("`") for cell in cells for part in cell.split(", ")} == keys
@@ -175,6 +177,7 @@ def test_the_manifest_is_documented() -> None:
         manifest.Manifest,
         manifest.Dims,
         manifest.Index,
+        Popularity,
         manifest.FileEntry,
         manifest.Check,
     )

@@ -24,10 +24,12 @@ SEQ_FILE = "journal.json"
 
 
 class Sequences(NamedTuple):
-    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32."""
+    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32, and
+    when each was touched, in seconds since 1970."""
 
     offsets: I64
     items: I32
+    times: I64
 
 
 class Touched(NamedTuple):
@@ -37,14 +39,15 @@ class Touched(NamedTuple):
     offsets: I64
     items: I32
     flags: U8
+    times: I64
 
     def history(self) -> Sequences:
         """What counts as history."""
         kept = self.flags & HISTORY != 0
         if kept.all():
-            return Sequences(self.offsets, self.items)
+            return Sequences(self.offsets, self.items, self.times)
         before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        return Sequences(before[self.offsets], self.items[kept])
+        return Sequences(before[self.offsets], self.items[kept], self.times[kept])
 
 
 class Split(NamedTuple):
@@ -193,13 +196,14 @@ def _touched(
         .join(users.lazy().select("user_id").with_row_index("user"), on="user_id")
         .join(items.lazy().select("item_id").with_row_index("item"), on="item_id")
         .sort("user", "timestamp", "position")
-        .select("user", pl.col("item").cast(pl.Int32), "flags")
+        .select("user", pl.col("item").cast(pl.Int32), "flags", "timestamp")
         .filter(pl.col("flags") > 0)
         .collect()
     )
     lengths = np.bincount(ordered["user"].to_numpy(), minlength=len(users))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Touched(offsets, ordered["item"].to_numpy(), ordered["flags"].to_numpy())
+    columns = (ordered[name].to_numpy() for name in ("item", "flags", "timestamp"))
+    return Touched(offsets, *columns)
 
 
 def _flags(interactions: pl.DataFrame, kinds: Kinds) -> pl.Expr:

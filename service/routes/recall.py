@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import orjson
 from fastapi import APIRouter, Query
@@ -18,7 +18,7 @@ from service.cache import Kept
 from service.conditions import Conditions, count_values, from_json, from_text
 from service.examples import BATCH, RECOMMENDATION
 from service.metrics import Metrics
-from service.request import Recall
+from service.request import Blend, Recall
 from service.routes.parts import (
     BODY,
     ERRORS,
@@ -41,6 +41,9 @@ from service.routes.parts import (
 )
 from service.settings import Settings
 from service.variants import Variant
+
+BLENDING = frozenset(field.name for field in fields(Blend))
+"""What is asked under these names goes into a Blend."""
 
 router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS | RECALL)
 
@@ -67,6 +70,7 @@ class Asked:
             include=body.include,
             category=body.category,
             conditions=self.conditions(attributes),
+            blend=_blend(body),
         )
 
 
@@ -83,8 +87,10 @@ async def get_recommendations(
     due: Due,
 ) -> Response:
     """The k best items for a user, without those they have touched."""
-    given = dict(query)
-    conditions = partial(from_text, given.pop("filter"))
+    given = query.model_dump(exclude_unset=True)
+    conditions = partial(from_text, given.pop("filter", ()))
+    if "sources" in given:
+        given["sources"] = dict.fromkeys(given["sources"], 1.0)
     body = schemas.RecommendationRequest.model_construct(user_id=user_id, **given)
     return await _recommend(parts, _asked(parts, body, conditions, pinned), due)
 
@@ -177,18 +183,29 @@ def _answer(parts: Parts, asked: Asked) -> bytes:
     def make() -> Kept:
         answer = engine.recall(state, recall)
         _measure(parts.metrics, name, answer)
-        body = {
+        body: dict[str, Any] = {
             "user_id": recall.user_id,
             "items": answer.items,
             "source": answer.source,
             "bundle": state.snapshot.version,
             "variant": name,
         }
+        if answer.explain:
+            body["explain"] = answer.explain
         return Kept(orjson.dumps(body)[:-1], answer.source)
 
     kept = parts.cache.find(name, state, recall, make)
     parts.metrics.answers.labels(name, kept.source).inc()
     return b'%b,"seq":%d}' % (kept.body, live.seq)
+
+
+def _blend(body: schemas.RecommendationRequest) -> Blend | None:
+    """None where nothing is asked but the best k of the model: the common request pays nothing."""
+    asked = body.model_fields_set & BLENDING
+    if not asked:
+        return None
+    given = {name: getattr(body, name) for name in asked}
+    return Blend(**given | {"sources": body.sources or {"model": 1.0}})
 
 
 @contextmanager

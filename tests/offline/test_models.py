@@ -199,7 +199,7 @@ def test_every_weight_is_trained(run: Run) -> None:
 
 def popularity_ranks(dataset: Dataset) -> I64:
     counts = dataset.counts(dataset.split().train_end)
-    offsets, items = dataset.sequences
+    offsets, items, _ = dataset.sequences
     found = []
     for user, position in zip(*targets(dataset, "test"), strict=True):
         unseen = counts.copy()

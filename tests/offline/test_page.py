@@ -195,7 +195,8 @@ def test_a_run_without_features_of_items_has_a_page_too(
 
 
 def test_a_run_without_targets_has_no_page(run: Run, tmp_path: Path) -> None:
-    short = Sequences(np.arange(0, 602, 2), run.dataset.sequences.items[:600])
+    whole = run.dataset.sequences
+    short = Sequences(np.arange(0, 602, 2), whole.items[:600], whole.times[:600])
     changed = replace(run, dataset=replace(run.dataset, sequences=short))
     report = evaluate_run(changed, "test", (10,), "exact")
 

@@ -83,7 +83,7 @@ def open_index(bundle: Bundle) -> Index:
 
 def test_the_bundle_holds_what_the_dataset_held(bundle: Bundle, run: Run, world: World) -> None:
     dataset = run.dataset
-    offsets, items = dataset.sequences
+    offsets, items, _ = dataset.sequences
 
     assert bundle.item_ids.of_rows(range(210)) == dataset.item_ids
     assert bundle.user_ids.of_rows(range(300)) == dataset.user_ids

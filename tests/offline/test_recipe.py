@@ -190,3 +190,17 @@ def test_the_parameters_of_an_objective_are_checked() -> None:
         RecipeError, match="objective 'softmax': unknown parameter 'temprature'; kn"
     ):
         create_objective(recipe)
+
+
+@pytest.mark.parametrize("segment", ["planet", "age"])
+def test_a_segment_that_is_no_category_of_users_is_refused(segment: str) -> None:
+    users = {"age": "number", "country": "category"}
+    document = {"model": "dssm", "features": {"users": users}, "popularity": {"segment": segment}}
+
+    with pytest.raises(RecipeError, match=rf"popularity.segment is '{segment}'.*known: country"):
+        parse_recipe(document, "x.toml")
+
+
+def test_an_unknown_key_of_popularity_is_refused_with_what_is_known() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'half_life_days'"):
+        parse_recipe({"model": "dssm", "popularity": {"half_life_day": 3}}, "x.toml")

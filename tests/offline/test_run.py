@@ -61,6 +61,7 @@ def test_a_run_needs_no_item_or_user_table(run: Run, saved: Path) -> None:
         "offsets.npy",
         "run.json",
         "states.npy",
+        "times.npy",
         "user_codes.npy",
         "user_numbers.npy",
         "users.parquet",

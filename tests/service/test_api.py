@@ -93,6 +93,20 @@ RECALL = "/v1/recommendations"
         (BATCH, {"requests": []}, "body.requests"),
         (BATCH, {"requests": [{}, {"k": 0}]}, "body.requests.1.k"),
         (BATCH, {"requests": [{}, {}, {"k": MAX_K + 1}]}, f"requests.2: k: at most {MAX_K}"),
+        (RECALL, {"source": ["model"]}, "body.source"),
+        (RECALL, {"sources": ["model"]}, "body.sources"),
+        (RECALL, {"sources": {"trend": 1}}, "body.sources.trend"),
+        (RECALL, {"sources": {"model": 0}}, "body.sources.model"),
+        (RECALL, {"sources": {"model": 1001}}, "body.sources.model"),
+        (RECALL, {"diversity": 1.1}, "body.diversity"),
+        (RECALL, {"category_diversity": -0.1}, "body.category_diversity"),
+        (RECALL, {"max_per_category": 0}, "body.max_per_category"),
+        (RECALL, {"explore": 2}, "body.explore"),
+        (RECALL, {"explore_from": "old"}, "body.explore_from"),
+        (RECALL, {"temperature": 0}, "body.temperature"),
+        (RECALL, {"temperature": "warm"}, "body.temperature"),
+        (RECALL, {"seed": 2**63}, "body.seed"),
+        (RECALL, {"explain": "why"}, "body.explain"),
     ],
 )
 def test_a_malformed_body_is_refused_and_the_field_named(
@@ -444,3 +458,23 @@ def test_a_service_waits_for_its_first_bundle(shelf: LocalStore, tmp_path: Path)
         assert "TANDEM_ADMIN_KEY" in assert_error(refused, 403, "forbidden")
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("k=0", "query.k"),
+        ("diversty=0.3", "query.diversty"),
+        ("diversity=1.5", "query.diversity"),
+        ("source=model&source=trend", "query.source.1"),
+        ("sources=model", "query.sources"),
+        ("seed=-1", "query.seed"),
+        ("history=i1", "query.history"),
+    ],
+)
+def test_a_malformed_query_is_refused_and_the_parameter_named(
+    server: Server, query: str, named: str
+) -> None:
+    answer = server.client.get(f"{RECALL}/u1?{query}")
+
+    assert assert_error(answer, 422, "malformed_request").startswith(f"{named}: ")

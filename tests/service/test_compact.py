@@ -116,7 +116,7 @@ def test_a_rollback_reaches_what_the_journal_has_kept(store: LocalStore, tmp_pat
 
         back = server.client.post("/v1/bundle/rollback", headers=ADMIN)
 
-        assert back.json() == {"version": first, "swapped": True}
+        assert back.json() == {"variant": "live", "version": first, "swapped": True}
         assert shop.known("posted").source == "overlay"
         shop.check_every_path()
 

@@ -30,6 +30,28 @@ def test_every_worker_reads_what_any_worker_acknowledged(shelf: LocalStore, tmp_
         assert server.metric("tandem_writes_total") == PAIRS
 
 
+def test_every_worker_draws_the_same_items_until_something_is_written(
+    shelf: LocalStore, tmp_path: Path
+) -> None:
+    asked = "k=20&explore=0.5&source=model&source=popular&explain=true"
+
+    def items(client: httpx.Client) -> Any:
+        answer = client.get(f"/v1/recommendations/u1?{asked}")
+        assert answer.status_code == 200, answer.text
+        return answer.json()["items"]
+
+    with (
+        Server(shelf.root, tmp_path, channel="exact", workers=2) as server,
+        server.client_of_each_worker() as workers,
+    ):
+        before = [items(client) for client in workers.values()]
+        assert _item(server.client, 1).status_code == 201
+        after = [items(client) for client in workers.values()]
+
+    assert before[0] == before[1]
+    assert after[0] == after[1] != before[0]
+
+
 def _pairs(server: Server, numbers: range) -> list[tuple[int, str]]:
     """Write through one worker, read through both, the other one first: who did not see it."""
     misses = []

@@ -186,3 +186,49 @@ def test_similar_items_are_the_nearest_by_their_vectors(
             schemas.SimilarItems.model_validate(answer, strict=True)
             assert answer["item_id"] == item_id
             assert_best(answer, scores, list(scores), k)
+
+
+def test_the_parameters_of_a_blend_are_the_same_in_a_url_and_in_a_body(reading: Server) -> None:
+    asked = {
+        "diversity": 0.4,
+        "category_diversity": 0.1,
+        "max_per_category": 9,
+        "explore": 0.2,
+        "explore_from": "new",
+        "temperature": 0.5,
+        "seed": 3,
+        "explain": True,
+    }
+    names = ("model", "similar", "popular")
+
+    in_url = recommend(reading, "u17", k=20, source=names, **asked)
+    in_body = inline(reading, user_id="u17", k=20, sources=dict.fromkeys(names, 1.0), **asked)
+
+    assert in_url == in_body
+    assert len(in_url["items"]) == 20
+    assert {name for item in in_url["items"] for name in item["recalled_by"]} == set(names)
+    assert in_url["explain"]["removed"]["gone"] == 0
+
+
+def test_what_was_not_asked_for_is_not_in_the_answer(reading: Server) -> None:
+    answer = recommend(reading, "u0", k=5)
+
+    assert "explain" not in answer
+    assert {tuple(item) for item in answer["items"]} == {("item_id", "score", "source")}
+    assert recommend(reading, "u0", k=5, diversity=0.0) == answer
+
+
+def test_diversity_brings_more_categories_and_a_cap_holds(
+    reading: Server, reference: Reference
+) -> None:
+    def categories(**asked: Any) -> list[str]:
+        items = recommend(reading, "u0", k=20, **asked)["items"]
+        return [reference.features[item["item_id"]]["category"] for item in items]
+
+    plain = categories()
+
+    assert len(set(categories(diversity=1.0))) > len(set(plain))
+    assert max(map(plain.count, plain)) > 5
+    capped = categories(max_per_category=5)
+    assert len(capped) == 20
+    assert max(map(capped.count, capped)) == 5
