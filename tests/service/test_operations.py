@@ -14,14 +14,29 @@ import httpx
 import pytest
 
 from contract.bundle import open_bundle
+from contract.journal import opened_journal
 from contract.store import LocalStore
+from offline.compact import compact
+from tests.service.conftest import KINDS
 from tests.service.reference import Reference
 from tests.service.server import ADMIN, Server, wait_until
 from tests.service.shop import path
 
 OPERATIONS = int(os.environ.get("TANDEM_OPERATIONS", 20_000))
 ITEMS, USERS, LARGEST_K = 400, 100, 60
-CATEGORIES = ("drama", "news", "space", "unheard of")
+CATEGORIES = ("space opera", "slow cooking", "classic", "space", "unheard of")
+FILTERS: tuple[dict[str, Any], ...] = (
+    {"tags": ["new", "loud"]},
+    {"category": "space opera", "year": {"gte": 1980}},
+    {"year": {"lt": 2000}},
+    {"price": {"gt": 5, "lte": 50}},
+    {"tags": "classic", "category": ["slow cooking", "unheard of"]},
+)
+BLENDS: tuple[dict[str, Any], ...] = (
+    {"sources": {"model": 1.0, "similar": 0.9, "popular": 0.8, "new": 0.7}},
+    {"diversity": 0.3, "explore": 0.2},
+    {"category_diversity": 0.1, "explore": 0.3, "explore_from": "new", "explain": True},
+)
 
 
 class Story:
@@ -63,7 +78,7 @@ class Story:
         draw = self.random
         tags = draw.sample(["new", "old", "loud", "quiet"], draw.randrange(3))
         return {"title": f"story {draw.randrange(99)}", "category": draw.choice(CATEGORIES)} | (
-            {"tags": tags} if tags else {}
+            {"tags": tags, "year": draw.randrange(1950, 2026)} if tags else {"price": 12.5}
         )
 
     def post(self) -> None:
@@ -84,6 +99,17 @@ class Story:
 
         self._write(answer, write)
 
+    def patch(self) -> None:
+        item_id, available = self.item(), self.random.choice((True, False, None))
+        features = self.random.choice(({}, {"title": None}, self.features()))
+        given = {"features": features, "available": available}
+        body = {name: value for name, value in given.items() if value is not None}
+        answer = self.client.patch(path(item_id), json=body)
+        if self.reference.knows(item_id):
+            self._write(answer, lambda reference: reference.patch(item_id, features, available))
+        else:
+            assert answer.status_code == 404, answer.text
+
     def delete(self) -> None:
         item_id = self.item()
         answer = self.client.delete(path(item_id))
@@ -94,9 +120,10 @@ class Story:
 
     def event(self) -> None:
         user_id, item_id = self.user(), self.item()
-        body = {"user_id": user_id, "item_id": item_id}
+        kind = self.random.choice(("view", *KINDS.root))
+        body = {"user_id": user_id, "item_id": item_id, "kind": kind}
         answer = self.client.post("/v1/events", json=body)
-        self._write(answer, lambda reference: reference.event(user_id, item_id))
+        self._write(answer, lambda reference: reference.event(user_id, item_id, kind))
 
     def look(self) -> None:
         item_id = self.item()
@@ -108,18 +135,34 @@ class Story:
         assert found["features"] == self.reference.features[item_id]
         assert found["available"] == (item_id not in self.reference.unavailable)
 
+    def asked(self) -> dict[str, Any]:
+        """A request without k, as the body of a POST and as the reference takes it."""
+        draw, asked = self.random, dict[str, Any]()
+        if draw.random() < 0.9:
+            asked["user_id"] = draw.choice((self.user(), "nobody"))
+        options: dict[str, Callable[[], Any]] = {
+            "history": lambda: draw.sample(self.ids, draw.randrange(1, 8)),
+            "exclude": lambda: draw.sample(self.ids, draw.randrange(1, 30)),
+            "include": lambda: draw.sample(self.ids, draw.randrange(1, 200)),
+            "category": lambda: draw.choice(CATEGORIES),
+            "filters": lambda: draw.choice(FILTERS),
+            "exclude_seen": lambda: False,
+        }
+        return asked | {name: make() for name, make in options.items() if draw.random() < 0.2}
+
     def recall(self) -> None:
-        draw = self.random
-        asked: dict[str, Any] = {"user_id": draw.choice((self.user(), "nobody"))}
-        if draw.random() < 0.3:
-            asked["history"] = draw.sample(self.ids, draw.randrange(1, 8))
-        if draw.random() < 0.3:
-            asked["exclude"] = draw.sample(self.ids, draw.randrange(1, 30))
-        if draw.random() < 0.3:
-            asked["category"] = draw.choice(CATEGORIES)
-        k = draw.randrange(1, LARGEST_K)
-        answer = self.client.post("/v1/recommendations", json={"k": k, **asked})
+        asked, k = self.asked(), self.random.randrange(1, LARGEST_K)
+        blend = self.random.choice(({}, {}, *BLENDS))
+        answer = self.client.post("/v1/recommendations", json={"k": k, **asked, **blend})
         self._check(answer, self.reference.eligible(**asked), k)
+
+    def recall_many(self) -> None:
+        many = [self.asked() for _ in range(self.random.randrange(1, 6))]
+        requests = [{"k": LARGEST_K, **asked} for asked in many]
+        answer = self.client.post("/v1/recommendations:batch", json={"requests": requests})
+        assert answer.status_code == 200, answer.text
+        for found, asked in zip(answer.json()["answers"], many, strict=True):
+            self._check_items(found, self.reference.eligible(**asked), LARGEST_K)
 
     def similar(self) -> None:
         item_id, k = self.item(), self.random.randrange(1, LARGEST_K)
@@ -132,7 +175,10 @@ class Story:
 
     def _check(self, answer: httpx.Response, eligible: list[str], k: int) -> None:
         assert answer.status_code == 200, answer.text
-        found = [item["item_id"] for item in answer.json()["items"]]
+        self._check_items(answer.json(), eligible, k)
+
+    def _check_items(self, answer: dict[str, Any], eligible: list[str], k: int) -> None:
+        found = [item["item_id"] for item in answer["items"]]
         assert len(found) == len(set(found)) == min(k, len(eligible))
         assert set(found) <= set(eligible)
         self.recalls += 1
@@ -144,6 +190,17 @@ class Story:
         version = self.random.choice([v for v in self.store.versions() if v != channel.version])
         self.store.point("live", version)
         self._follow()
+
+    def compact(self) -> None:
+        """Another bundle, with the journal in it, and nothing has changed for anyone."""
+        before = {user_id: self.reference.eligible(user_id) for user_id in self.users}
+        with opened_journal(str(self.server.state / "journal.db")) as journal:
+            done = compact(self.store, journal, "live")
+        self._follow()
+        for user_id, eligible in before.items():
+            assert set(self.reference.eligible(user_id)) == set(eligible)
+        if done:
+            assert self.client.get("/v1/bundle").json()["overlay_items"] == 0
 
     def roll_back(self) -> None:
         channel = self.store.channel("live")
@@ -182,17 +239,20 @@ class Story:
             self._check(answer, self.reference.eligible(**asked), 1000)
 
 
-OFTEN: dict[str, int] = {
+OFTEN: dict[str, float] = {
     "recall": 400,
+    "recall_many": 30,
     "event": 200,
-    "post": 150,
+    "post": 120,
+    "post_many": 30,
+    "patch": 50,
     "look": 100,
     "delete": 60,
     "similar": 50,
-    "post_many": 30,
-    "swap": 1,
-    "roll_back": 1,
-    "restart": 1,
+    "swap": 0.3,
+    "roll_back": 0.3,
+    "restart": 0.3,
+    "compact": 0.3,
 }
 """Operation -> how often it comes among the others."""
 
