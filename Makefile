@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test check format bench soak clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ format: install ## Format the code and sort its imports
 bench: install ## All benchmarks against their bars; JSON in bench-out/
 	mkdir -p bench-out
 	$(BIN)/tandem bench all --check --json bench-out/bench.json
+
+soak: install ## The random operations of the tests, ten times as many; SEED=n repeats a run
+	TANDEM_OPERATIONS=200000 $(if $(SEED),TANDEM_SEED=$(SEED)) $(BIN)/pytest -s tests/service/test_operations.py
 
 clean: ## Remove what was built, never data, runs, store or state
 	rm -rf .venv build dist *.egg-info demo bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -135,19 +135,20 @@ def scan_or_walk(
     that it does not find are -1. What it finds is ordered here.
     """
     total = len(vectors)
-    rows = _rows(allowed)
-    count = total if rows is None else len(rows)
+    # Counted, not listed: the list of many rows takes longer than a walk.
+    count = total if allowed is None else int(np.count_nonzero(allowed))
+    allowed = None if count == total else allowed
     # A walk costs effort * total / count and a scan costs count: of one million rows and an effort
     # of 3,000, for example, up to 55,000 are scanned.
     if count <= FEW or count * count <= total * effort or len(queries) == 0:
-        return scan(vectors, queries, k, rows)
-    found, scores = walk(total / count, None if rows is None else allowed)
+        return scan(vectors, queries, k, _rows(allowed))
+    found, scores = walk(total / count, allowed)
     if _in_order(found, scores):
         return found, scores
     found, scores = ordered(found, scores)
     short = np.flatnonzero(found[:, min(k, count) - 1] < 0)
     if len(short):
-        found[short], scores[short] = scan(vectors, queries[short], k, rows)
+        found[short], scores[short] = scan(vectors, queries[short], k, _rows(allowed))
     return found, scores
 
 
