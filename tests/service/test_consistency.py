@@ -14,7 +14,7 @@ from contract.store import LocalStore
 from tests.service.server import Server, wait_until
 
 PAIRS, THREADS = 1000, 4
-KILLS, WRITERS, ACKNOWLEDGED = 50, 2, 8
+KILLS, WRITERS, ACKNOWLEDGED = 25, 2, 8
 
 
 def test_every_worker_reads_what_any_worker_acknowledged(shelf: LocalStore, tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_every_worker_draws_the_same_items_until_something_is_written(
         return answer.json()["items"]
 
     with (
-        Server(shelf.root, tmp_path, channel="exact", workers=2) as server,
+        Server(shelf.root, tmp_path, channels="exact", workers=2) as server,
         server.client_of_each_worker() as workers,
     ):
         before = [items(client) for client in workers.values()]

@@ -185,7 +185,7 @@ def test_an_attribute_of_the_wrong_type_is_refused_and_named(
 ) -> None:
     answer = shop.server.client.post("/v1/items", json={"item_id": "x", "features": features})
 
-    error = refused(answer, "bad_feature")
+    error = refused(answer, "bad_items")
     assert error.startswith(message)
     assert "regoin" not in features or error.endswith("did you mean 'region'?")
 

@@ -22,7 +22,7 @@ CHANGES = 100
 def shop(
     shelf: LocalStore, bundle: Bundle, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Shop]:
-    with Server(shelf.root, tmp_path_factory.mktemp("patch"), channel="exact") as server:
+    with Server(shelf.root, tmp_path_factory.mktemp("patch"), channels="exact") as server:
         yield Shop(server, Reference(bundle))
 
 
@@ -149,7 +149,7 @@ def test_no_change_is_lost_when_two_workers_change_one_item_at_once(
     shelf: LocalStore, tmp_path: Path
 ) -> None:
     with (
-        Server(shelf.root, tmp_path, channel="exact", workers=2) as server,
+        Server(shelf.root, tmp_path, channels="exact", workers=2) as server,
         server.client_of_each_worker() as workers,
         ThreadPoolExecutor(2) as pool,
     ):
