@@ -14,6 +14,7 @@ import numpy as np
 
 from benchmarks.table import Row
 from contract.arrays import I64
+from contract.kinds import HISTORY, SEEN
 from contract.store import LocalStore
 from offline.build import IndexChoice
 from offline.evaluate import targets
@@ -75,8 +76,12 @@ def _before(snapshot: Snapshot, run: Run, ends: I64) -> Snapshot:
     """The snapshot with histories that end before these positions."""
     sequences = run.dataset.sequences
     kept = run.dataset.before(ends)
-    offsets = np.concatenate([[0], np.cumsum(kept)])[sequences.offsets]
-    arrays = {"user_items_offsets": offsets, "user_items_rows": sequences.items[kept]}
+    arrays = {
+        "user_items_offsets": np.concatenate([[0], np.cumsum(kept)])[sequences.offsets],
+        "user_items_rows": sequences.items[kept],
+        "user_items_flags": np.full(int(kept.sum()), HISTORY | SEEN, np.uint8),
+        "user_items_times": sequences.times[kept],
+    }
     bundle = replace(snapshot.bundle, arrays={**snapshot.bundle.arrays, **arrays})
     return replace(snapshot, bundle=bundle)
 

@@ -132,7 +132,7 @@ def _first(state: State, case: Case) -> float:
 def _best(snapshot: Snapshot, user: int, passing: Bool) -> set[int]:
     """The rows of the true answer."""
     bundle = snapshot.bundle
-    seen = bundle.user_items(user)
+    seen = bundle.history(user)
     recent = bundle.history_vectors[seen[-snapshot.history_length() :]]
     profile = Encoded(bundle.users.codes[[user]], bundle.users.numbers[[user]])
     vectors = snapshot.embed_user(user, profile, *pad_history(recent, snapshot.history_length()))

@@ -120,7 +120,7 @@ def _recall(state: State, made: World, users: Sequence[Recall]) -> float:
 def _user_vectors(snapshot: Snapshot, user_id: str) -> F32:
     bundle, length = snapshot.bundle, snapshot.history_length()
     row = bundle.user_ids.row(user_id)
-    recent = bundle.history_vectors[bundle.user_items(row)[-length:]]
+    recent = bundle.history_vectors[bundle.history(row)[-length:]]
     profile = Encoded(bundle.users.codes[row : row + 1], bundle.users.numbers[row : row + 1])
     return snapshot.embed_user(row, profile, *pad_history(recent, length))
 

@@ -33,7 +33,7 @@ from service.routes.parts import (
 
 router = APIRouter(prefix="/v1", tags=["items and events"], responses=ERRORS)
 
-PATCH_TRIES = 10
+PATCH_TRIES = 100
 """Of a read, a change and a write that nobody came between."""
 
 
@@ -77,16 +77,19 @@ async def patch_item(
     """Change the availability or some features of an item; what is not named stays."""
     limit_features(parts.settings, f"item '{item_id}': ", body.features)
     for _ in range(PATCH_TRIES):
-        entry, seen = _patched(parts, item_id, body), parts.variants.main.live.seq
+        entry, seq = _patched(parts, item_id, body)
         try:
-            return json_response({"seq": await commit(parts, [entry], after=seen)})
+            return json_response({"seq": await commit(parts, [entry], after=seq)})
         except Conflict as error:
             conflict = error
     raise conflict
 
 
-def _patched(parts: Parts, item_id: str, body: schemas.ItemPatch) -> Entry:
-    found = known(parts.variants.main.live.state(), item_id)
+def _patched(parts: Parts, item_id: str, body: schemas.ItemPatch) -> tuple[Entry, int]:
+    """The item as it is to be, and the journal position that it was read at."""
+    live = parts.variants.main.live
+    # Both at once: whoever asks for the state again moves the position on.
+    found, seq = known(live.state(), item_id), live.seq
     if body.if_seq is not None and body.if_seq != (found.seq or 0):
         raise Conflict(
             f"item '{item_id}': its last write is {found.seq or 0}, if_seq is {body.if_seq}; "
@@ -94,7 +97,7 @@ def _patched(parts: Parts, item_id: str, body: schemas.ItemPatch) -> Entry:
         )
     changed = {"item_id": item_id} | found.patched(body.features, body.available)
     _require_encodable(parts, [changed])
-    return Entry("item", changed)
+    return Entry("item", changed), seq
 
 
 @router.delete("/items/{item_id:id}", response_model=schemas.Written, responses=NOT_FOUND | WRITE)

@@ -239,7 +239,7 @@ def test_what_is_drawn_comes_from_behind_the_best_and_follows_the_seed(shop: Wor
     for answer in answers:
         assert answer[:15] == best[:15]
         assert set(answer[15:]) <= set(best[15:])
-    assert ids(shop.ask(20, explore=0.25, temperature=1e-4)) == best[:20]
+    assert ids(shop.ask(20, explore=0.25, temperature=1e-9)) == best[:20]
 
 
 def test_an_explanation_says_what_the_filters_removed(shop: World) -> None:
