@@ -31,20 +31,20 @@ class Reference:
         states = dict(zip(self.ids, bundle.item_states.tolist(), strict=True))
         self.deleted = {i for i, state in states.items() if state == ItemState.DELETED}
         self.unavailable = {i for i, state in states.items() if state == ItemState.UNAVAILABLE}
-        self._vectors = dict(zip(self.ids, bundle.item_vectors, strict=True))
-        self._history = dict(zip(self.ids, bundle.history_vectors, strict=True))
+        self._embedded = {
+            item_id: (bundle.item_vectors[row], bundle.history_vectors[row])
+            for row, item_id in enumerate(self.ids)
+        }
+        """Item and history vectors. Of what was posted they are made when they are asked for: a
+        test that only wants to know what is eligible posts tens of thousands."""
         self._popularity = dict(zip(self.ids, bundle.popularity.tolist(), strict=True))
         self._touched: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
         self._user_tower = _tower(bundle, USER_TOWER)
         self._item_tower = _tower(bundle, ITEM_TOWER)
 
     def post(self, item_id: str, features: Mapping[str, Any], available: bool = True) -> None:
-        fields = self.bundle.manifest.features.items
-        identity = self.bundle.item_identity[self.bundle.item_ids.row(item_id) + 1][None]
-        encoded = fields.encode([features], beside=features)
-        vectors, history = _run(self._item_tower, identity, encoded)
         self.features[item_id] = dict(features)
-        self._vectors[item_id], self._history[item_id] = vectors[0], history[0]
+        self._embedded.pop(item_id, None)
         self._popularity.setdefault(item_id, 0.0)
         self.deleted.discard(item_id)
         (self.unavailable.discard if available else self.unavailable.add)(item_id)
@@ -99,7 +99,7 @@ class Reference:
             out |= {*self.seen(user_id), *history}
         return [
             item_id
-            for item_id in self._vectors
+            for item_id in self.features
             if item_id not in out
             and (include is None or item_id in include)
             and (category is None or category in self._tags(item_id))
@@ -122,13 +122,23 @@ class Reference:
             self.history(user_id) if history is None else history,
             features,
         )
-        return {item_id: float(item @ vector) for item_id, item in self._vectors.items()}
+        return {item_id: float(self._vectors(item_id)[0] @ vector) for item_id in self.features}
 
     def similarities(self, item_id: str) -> dict[str, float]:
         """Every other item with its score beside this one."""
-        vector = self._vectors[item_id]
-        others = self._vectors.keys() - {item_id}
-        return {other: float(self._vectors[other] @ vector) for other in others}
+        vector, _ = self._vectors(item_id)
+        others = self.features.keys() - {item_id}
+        return {other: float(self._vectors(other)[0] @ vector) for other in others}
+
+    def _vectors(self, item_id: str) -> tuple[F32, F32]:
+        found = self._embedded.get(item_id)
+        if found is None:
+            features = self.features[item_id]
+            identity = self.bundle.item_identity[self.bundle.item_ids.row(item_id) + 1][None]
+            encoded = self.bundle.manifest.features.items.encode([features], beside=features)
+            vectors, history = _run(self._item_tower, identity, encoded)
+            found = self._embedded[item_id] = vectors[0], history[0]
+        return found
 
     def shares(self) -> dict[str, float]:
         """Every item with its share of all interactions, which orders the fallback."""
@@ -144,7 +154,8 @@ class Reference:
         else:
             profile = Encoded(bundle.users.codes[[row]], bundle.users.numbers[[row]])
         length = schema.history_length
-        recent = [self._history[item_id] for item_id in history if item_id in self._history]
+        known = [item_id for item_id in history if item_id in self.features]
+        recent = [self._vectors(item_id)[1] for item_id in known]
         recent = recent[-length:]
         vectors = np.zeros((1, length, bundle.manifest.dims.history), np.float32)
         mask = np.zeros((1, length), np.float32)
