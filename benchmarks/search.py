@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.memory import forget_peak, peak_bytes
 from benchmarks.table import Row, machine
-from contract.arrays import F32
+from contract.arrays import F32, I64
 from contract.errors import GateError
 from contract.index import load_backend
 from contract.manifest import Index as IndexEntry
@@ -91,14 +91,18 @@ def measure(items: int, picture: Path | None = None) -> list[Row]:
 def clustered(count: int, seed: int) -> F32:
     """(count, DIM) unit vectors around shared centres, like learned item vectors."""
     centres = np.random.default_rng(7).standard_normal((CENTRES, DIM), dtype=np.float32)
-    rng = np.random.default_rng(seed)
-    x = centres[rng.integers(0, CENTRES, count)]
-    noise = rng.standard_normal((count, DIM), dtype=np.float32)
+    x = centres[clusters(count, seed)]
+    noise = np.random.default_rng((seed, 1)).standard_normal((count, DIM), dtype=np.float32)
     noise *= SPREAD  # in place: at ten million items a temporary is 2.4 GiB
     x += noise
     del noise
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     return x
+
+
+def clusters(count: int, seed: int) -> I64:
+    """(count,) The centre that each of these vectors lies around."""
+    return np.random.default_rng(seed).integers(0, CENTRES, count)
 
 
 def _try(tried: Tried, vectors: F32, goal: tune.Goal) -> Result | None:

@@ -15,11 +15,13 @@ import torch
 from benchmarks import RECIPES
 from contract.store import LocalStore
 from offline.build import IndexChoice
-from offline.data.dataset import prepare
+from offline.data.dataset import Dataset, prepare
 from offline.data.synthetic import generate
+from offline.data.tables import Tables
 from offline.models import create_model
+from offline.models.base import Retriever
 from offline.publish import publish
-from offline.recipe import read_recipe
+from offline.recipe import Recipe, read_recipe
 from offline.run import Description, Run, load_run, save_run
 
 RECIPE = RECIPES / "demo.toml"
@@ -43,20 +45,24 @@ def world(items: int) -> Iterator[World]:
     """Nothing published yet."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        yield World(folder, _untrained(items, folder / "run"), LocalStore(folder / "store"))
+        interactions = min(50 * items + 50_000, MOST_INTERACTIONS)
+        tables = generate(users=USERS, items=items, interactions=interactions).tables
+        recipe = read_recipe(RECIPE)
+        run = save(folder / "run", recipe, *untrained(recipe, tables))
+        yield World(folder, run, LocalStore(folder / "store"))
 
 
-def _untrained(items: int, path: Path) -> Run:
-    recipe = read_recipe(RECIPE)
-    interactions = min(50 * items + 50_000, MOST_INTERACTIONS)
-    dataset = prepare(
-        generate(users=USERS, items=items, interactions=interactions).tables,
-        recipe.features.users,
-        recipe.features.items,
-        recipe.history_length,
-    )
+def untrained(recipe: Recipe, tables: Tables) -> tuple[Dataset, Retriever]:
+    """Prepared data and a model of random weights."""
+    dataset = prepare(tables, recipe.features.users, recipe.features.items, recipe.history_length)
     torch.manual_seed(recipe.seed)
-    model = create_model(recipe.model, dataset.schema, USERS, items, recipe.parameters)
+    users, items = len(dataset.user_ids), len(dataset.item_ids)
+    model = create_model(recipe.model, dataset.schema, users, items, recipe.parameters)
+    return dataset, model
+
+
+def save(path: Path, recipe: Recipe, dataset: Dataset, model: Retriever) -> Run:
+    """A run without a training."""
     description = Description(
         recipe=recipe,
         features=dataset.schema,

@@ -20,7 +20,8 @@ from contract.store import open_store
 from service import console
 from service.admission import Gate
 from service.cache import Cache
-from service.errors import error_answer, error_response
+from service.errors import error_answer, failure, refusal
+from service.express import Express
 from service.live import Live
 from service.metrics import Metrics
 from service.routes import ROUTERS
@@ -46,7 +47,7 @@ def create_app(slot: int) -> ASGIApp:
     settings = read_settings()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     metrics = Metrics(CollectorRegistry(), slot, settings.runtime_directory())
-    api = create_api(settings, metrics)
+    api = Express(create_api(settings, metrics))
     return Front(api, metrics, settings.max_body, str(slot))
 
 
@@ -104,10 +105,7 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
 
 async def _on_tandem_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TandemError)
-    response = error_response(error)
-    if response.status_code >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
-    return response
+    return refusal(error, request.scope)
 
 
 async def _on_malformed(request: Request, error: Exception) -> Response:
@@ -141,7 +139,7 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
-    return error_answer(500, "internal_error", "the service failed; this is a bug")
+    return failure()
 
 
 class Front:

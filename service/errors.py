@@ -1,9 +1,12 @@
 """Which HTTP status each error has, in one table, and the one shape of an error answer."""
 
 import json
+import logging
 from typing import Any
 
+from starlette.datastructures import URL
 from starlette.responses import Response
+from starlette.types import Scope
 
 from contract.errors import (
     BackendError,
@@ -22,6 +25,8 @@ from contract.errors import (
     TooLarge,
     UnknownItem,
 )
+
+log = logging.getLogger("tandem")
 
 STATUS: dict[type[TandemError], int] = {
     MalformedRequest: 422,
@@ -48,8 +53,17 @@ def status_of(error: TandemError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def error_response(error: TandemError) -> Response:
-    return error_answer(status_of(error), error.code, str(error), **error.details)
+def refusal(error: TandemError, scope: Scope) -> Response:
+    """The answer to a request that came to this; what no client is at fault for is logged."""
+    status = status_of(error)
+    if status >= 500:
+        log.error("%s %s: %s", scope["method"], URL(scope=scope).path, error)
+    return error_answer(status, error.code, str(error), **error.details)
+
+
+def failure() -> Response:
+    """The answer where the service has a bug."""
+    return error_answer(500, "internal_error", "the service failed; this is a bug")
 
 
 def error_answer(status: int, code: str, message: str, **more: Any) -> Response:

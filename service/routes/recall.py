@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 from fastapi import APIRouter, Query
@@ -48,14 +48,23 @@ BLENDING = frozenset(field.name for field in fields(Blend))
 router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS | RECALL)
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
+Filters = Callable[[Attributes], Conditions]
+"""What a request filters by, in terms of the attributes of the bundle that will answer."""
+
+
+class Wanted(NamedTuple):
+    """What a query string asks for, for whatever user."""
+
+    body: schemas.RecommendationRequest
+    conditions: Filters
+
+
+class Asked(NamedTuple):
     """A request, and who answers it."""
 
     variant: Variant
     body: schemas.RecommendationRequest
-    conditions: Callable[[Attributes], Conditions]
-    """What it filters by, in terms of the attributes of the bundle that will answer."""
+    conditions: Filters
 
     def recall(self, attributes: Attributes) -> Recall:
         """Raises MalformedRequest for a filter that these attributes cannot have."""
@@ -87,12 +96,8 @@ async def get_recommendations(
     due: Due,
 ) -> Response:
     """The k best items for a user, without those they have touched."""
-    given = query.model_dump(exclude_unset=True)
-    conditions = partial(from_text, given.pop("filter", ()))
-    if "sources" in given:
-        given["sources"] = dict.fromkeys(given["sources"], 1.0)
-    body = schemas.RecommendationRequest.model_construct(user_id=user_id, **given)
-    return await _recommend(parts, _asked(parts, body, conditions, pinned), due)
+    asked = of_user(parts, user_id, wanted(query), pinned)
+    return Response(await recommend(parts, asked, due), media_type=JSON)
 
 
 @router.post("/recommendations", response_model=schemas.Recommendations, responses=NOT_YET | BODY)
@@ -104,7 +109,8 @@ async def post_recommendations(
 ) -> Response:
     """The same with everything in the body: sessions, unknown users, a profile."""
     conditions = partial(from_json, body.filters)
-    return await _recommend(parts, _asked(parts, body, conditions, pinned), due)
+    asked = _asked(parts, body, conditions, pinned)
+    return Response(await recommend(parts, asked, due), media_type=JSON)
 
 
 @router.post(
@@ -149,16 +155,32 @@ async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 
     )
 
 
-async def _recommend(parts: Parts, asked: Asked, due: float | None) -> Response:
+def wanted(query: schemas.RecommendationQuery) -> Wanted:
+    given = query.model_dump(exclude_unset=True)
+    filters = given.pop("filter", ())
+    if "sources" in given:
+        given["sources"] = dict.fromkeys(given["sources"], 1.0)
+    body = schemas.RecommendationRequest.model_construct(**given)
+    return Wanted(body, partial(from_text, filters))
+
+
+def of_user(parts: Parts, user_id: str, wanted: Wanted, pinned: Variant | None = None) -> Asked:
+    """Raises as the limits do."""
+    body = wanted.body.model_copy(update={"user_id": user_id})
+    return _asked(parts, body, wanted.conditions, pinned)
+
+
+async def recommend(parts: Parts, asked: Asked, due: float | None = None) -> bytes:
+    """The answer, as JSON. Raises as the gate, the state and the recall do."""
     with parts.gate.admit(1, due) as turn:
         await turn()
-        return Response(_answer(parts, asked), media_type=JSON)
+        return _answer(parts, asked)
 
 
 def _asked(
     parts: Parts,
     body: schemas.RecommendationRequest,
-    conditions: Callable[[Attributes], Conditions],
+    conditions: Filters,
     pinned: Variant | None,
 ) -> Asked:
     """The one way to a recall, however its request came. Raises as the limits do."""

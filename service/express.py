@@ -1,0 +1,98 @@
+"""The way of the common request: a GET of recommendations, past FastAPI.
+
+To take the parameters of a URL apart costs FastAPI more time than the recall takes. Here they are
+read by the same model and answered by the same functions as in the route. What is not plain goes to
+the route: whatever the model refuses, pinned variants, deadlines. So there is one place that says
+what is wrong with a request, and OpenAPI describes what happens.
+"""
+
+from functools import lru_cache
+from typing import Any, get_args, get_origin
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.types import Receive, Scope, Send
+
+from contract.errors import TandemError
+from service.errors import failure, refusal
+from service.routes import recall
+from service.routes.recall import Wanted
+from service.schemas import RecommendationQuery
+
+PREFIX = "/v1/recommendations/"
+(ROUTE,) = (
+    route
+    for route in recall.router.routes
+    if isinstance(route, APIRoute) and route.endpoint is recall.get_recommendations
+)
+LONGEST_ID = 256
+LISTS = frozenset(
+    field.alias or name
+    for name, field in RecommendationQuery.model_fields.items()
+    if list in (get_origin(kind) for kind in (field.annotation, *get_args(field.annotation)))
+)
+"""Parameters that may stand in a query several times; of others the last counts."""
+SHORT = 256
+"""Bytes of a query string that is remembered."""
+
+
+class Express:
+    """In front of the routes, behind what counts and bounds."""
+
+    def __init__(self, api: FastAPI) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        user_id = _user(scope)
+        wanted = _wanted(scope["query_string"]) if user_id else None
+        if user_id is None or wanted is None:
+            await self._api(scope, receive, send)
+            return
+        scope["route"] = ROUTE
+        parts = self._api.state.parts
+        try:
+            body = await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
+        except TandemError as error:
+            await refusal(error, scope)(scope, receive, send)
+        except Exception:
+            await failure()(scope, receive, send)
+            raise
+        else:
+            length = b"%d" % len(body)
+            headers = [(b"content-length", length), (b"content-type", b"application/json")]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+
+def _user(scope: Scope) -> str | None:
+    """Whom a plain request asks for; None for any other request."""
+    if scope["type"] != "http" or scope["method"] != "GET":
+        return None
+    user_id: str = scope["path"].removeprefix(PREFIX)
+    if not 0 < len(user_id) <= LONGEST_ID or len(user_id) == len(scope["path"]):
+        return None
+    return None if any(name.startswith(b"x-tandem") for name, _ in scope["headers"]) else user_id
+
+
+def _wanted(query: bytes) -> Wanted | None:
+    """None for a query that the model refuses. Not to be changed: clients ask the same over and
+    over, and short queries are remembered."""
+    return _remembered(query) if len(query) <= SHORT else _read(query)
+
+
+def _read(query: bytes) -> Wanted | None:
+    values: dict[str, Any] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in LISTS:
+            values.setdefault(name, []).append(value)
+        else:
+            values[name] = value
+    try:
+        return recall.wanted(RecommendationQuery.model_validate(values))
+    except ValidationError:
+        return None
+
+
+_remembered = lru_cache(maxsize=1024)(_read)
