@@ -28,7 +28,7 @@ from service.conditions import AnyOf, Condition, Within
 from service.engine import recall
 from service.request import Recall
 from service.selection import Selector
-from service.snapshot import Snapshot, load_snapshot, pad_history
+from service.snapshot import Snapshot, load_snapshot
 from service.state import State
 
 K = 50
@@ -135,7 +135,7 @@ def _best(snapshot: Snapshot, user: int, passing: Bool) -> set[int]:
     seen = bundle.history(user)
     recent = bundle.history_vectors[seen[-snapshot.history_length() :]]
     profile = Encoded(bundle.users.codes[[user]], bundle.users.numbers[[user]])
-    vectors = snapshot.embed_user(user, profile, *pad_history(recent, snapshot.history_length()))
+    vectors = snapshot.embed_user(user, profile, recent)
     scores: F32 = (vectors @ bundle.item_vectors.T).max(axis=0)
     eligible = passing.copy()
     eligible[seen] = False

@@ -30,7 +30,7 @@ from offline.progress import Progress
 from service.engine import recall
 from service.posted import encode_items
 from service.request import Recall
-from service.snapshot import Snapshot, load_snapshot, pad_history
+from service.snapshot import Snapshot, load_snapshot
 from service.state import State
 
 SIZES = (1_000, 20_000, 200_000)
@@ -122,7 +122,7 @@ def _user_vectors(snapshot: Snapshot, user_id: str) -> F32:
     row = bundle.user_ids.row(user_id)
     recent = bundle.history_vectors[bundle.history(row)[-length:]]
     profile = Encoded(bundle.users.codes[row : row + 1], bundle.users.numbers[row : row + 1])
-    return snapshot.embed_user(row, profile, *pad_history(recent, length))
+    return snapshot.embed_user(row, profile, recent)
 
 
 def _appends(folder: Path, snapshot: Snapshot) -> Iterator[Row]:

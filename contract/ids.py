@@ -43,6 +43,11 @@ class Texts:
     def __getitem__(self, row: int) -> str:
         return str(self._bytes[self._starts[row] : self._starts[row + 1]], "utf-8")
 
+    def of_rows(self, rows: Iterable[int]) -> list[str]:
+        """Faster than one by one."""
+        text, starts = self._bytes, self._starts
+        return [str(text[starts[row] : starts[row + 1]], "utf-8") for row in rows]
+
 
 class Ids:
     """Frozen map between external ids (strings) and rows 0 .. n - 1. Unknown ids are row -1."""
@@ -71,7 +76,7 @@ class Ids:
         return self.texts[row]
 
     def of_rows(self, rows: Iterable[int]) -> list[str]:
-        return [self.texts[row] for row in rows]
+        return self.texts.of_rows(rows)
 
     def row(self, external: str) -> int:
         """The row of an id, -1 when it is not here."""

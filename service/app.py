@@ -1,15 +1,17 @@
 """The application: the one place that wires the parts together."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
+from functools import lru_cache
 from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -69,6 +71,9 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
             api.state.parts = parts
             for variant in parts.variants:
                 await variant.swapper.follow()
+            # What is here now stays: the collector need not walk it again and again.
+            gc.collect()
+            gc.freeze()
             watching = [
                 asyncio.create_task(variant.swapper.watch(settings.watch_seconds))
                 for variant in parts.variants
@@ -151,6 +156,7 @@ class Front:
     def __init__(self, api: ASGIApp, metrics: Metrics, max_body: int, worker: str) -> None:
         self._api, self._metrics, self._max_body = api, metrics, max_body
         self._worker = (b"x-tandem-worker", worker.encode())
+        self._answered = lru_cache(maxsize=1024)(self._series)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -192,5 +198,13 @@ class Front:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path_format", "unmatched")
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        count, histogram = self._answered(scope["method"], route, status)
+        count.inc()
+        histogram.observe(seconds)
+
+    def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
+        metrics = self._metrics
+        return (
+            metrics.requests.labels(method, route, str(status)),
+            metrics.request_seconds.labels(route),
+        )

@@ -1,6 +1,6 @@
 """Who asks: a known user, a session, a profile, or nobody."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from service.request import Recall
 from service.state import State
 
 
-@dataclass(frozen=True, eq=False)
-class Asker:
+class Asker(NamedTuple):
     row: int
     profile: Encoded
     history: I64

@@ -33,7 +33,11 @@ def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     if (rows := filter_.few_rows()) is not None:
         return _scan(state, filter_, vectors, k, rows)
     if found := _search(overlay, filter_, vectors, k):
-        return _merge(found, _search_overlay(overlay, filter_, vectors, k), k)
+        live = _search_overlay(overlay, filter_, vectors, k)
+        if len(vectors) == 1 and not len(live[0]):
+            # As the index gave them: the best first, none twice.
+            return Candidates(found[0][:k], found[1][:k])
+        return _merge(found, live, k)
     allowed = filter_.bundle_rows()
     if np.count_nonzero(allowed) <= few(overlay.base):
         return _scan(state, filter_, vectors, k, np.flatnonzero(allowed))._replace(widened=True)

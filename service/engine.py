@@ -16,7 +16,6 @@ from service.candidates import Candidates, nearest, popular
 from service.explain import explanation, shown
 from service.filters import Filter, filter_of
 from service.request import Blend, Recall
-from service.snapshot import pad_history
 from service.sources import Query
 from service.state import State
 
@@ -63,24 +62,22 @@ def _vectors(state: State, asker: Asker, clock: _Clock) -> F32 | None:
     if asker.source == "fallback":
         clock.lap("encode")
         return None
-    history, mask = _history(state, asker)
+    recent = asker.history[-state.snapshot.history_length() :]
+    history = state.overlay.history_vectors(recent)
     clock.lap("encode")
-    vectors = state.snapshot.embed_user(asker.row, asker.profile, history, mask)
+    vectors = state.snapshot.embed_user(asker.row, asker.profile, history)
     clock.lap("tower")
     return vectors
 
 
-def _history(state: State, asker: Asker) -> tuple[F32, F32]:
-    length = state.snapshot.history_length()
-    return pad_history(state.overlay.history_vectors(asker.history[-length:]), length)
-
-
 def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> Answer:
     clock.lap("search")
-    base = state.overlay.base
+    base, rows = state.overlay.base, found.rows.tolist()
     items = [
-        Item(state.overlay.id_of(row), score, "bundle" if row < base else "overlay")
-        for row, score in zip(found.rows.tolist(), found.scores.tolist(), strict=True)
+        Item(item_id, score, "bundle" if row < base else "overlay")
+        for row, item_id, score in zip(
+            rows, state.overlay.ids_of(rows), found.scores.tolist(), strict=True
+        )
     ]
     clock.lap("merge")
     return Answer(items, source, found.widened, found.exact, clock.stages)

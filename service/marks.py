@@ -11,14 +11,12 @@ from contract.arrays import I64, Bool
 class Marks:
     """For one thread."""
 
-    def __init__(self) -> None:
-        self._marks = np.zeros(0, np.bool_)
+    def __init__(self, rows: int) -> None:
+        """Of rows below `rows`."""
+        self._marks = np.zeros(rows, np.bool_)
 
     def among(self, rows: I64, others: I64) -> Bool:
-        """Which of `rows` are in `others` (n,), n >= 1; row -1 may be told either way."""
-        most = int(max(rows.max(initial=0), others.max()))
-        if most >= len(self._marks):
-            self._marks = np.zeros(2 * most + 1, np.bool_)
+        """Which of `rows` are in `others` (n,); row -1 may be told either way."""
         self._marks[others] = True
         found = self._marks[rows]
         self._marks[others] = False

@@ -18,6 +18,8 @@ DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 # From a tenth of a millisecond, what a small catalogue takes, to a second, by factors of about 2.
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 
+SOURCES = ("model", "session", "fallback")
+
 Result = Literal["swapped", "refused"]
 
 
@@ -27,6 +29,22 @@ def prepare_directory(runtime: Path) -> None:
     shutil.rmtree(runtime / "metrics", ignore_errors=True)
     (runtime / "metrics").mkdir(parents=True)
     os.environ[DIRECTORY] = str(runtime / "metrics")
+
+
+class RecallMetrics:
+    """The series of one variant that every recall moves: to look them up by their labels takes as
+    long as to move them."""
+
+    def __init__(self, metrics: "Metrics", variant: str) -> None:
+        seconds = metrics.stage_seconds
+        self.encode = seconds.labels(variant, "encode")
+        self.tower = seconds.labels(variant, "tower")
+        self.search = seconds.labels(variant, "search")
+        self.merge = seconds.labels(variant, "merge")
+        self.total = metrics.recall_seconds.labels(variant)
+        self.widened = metrics.widened.labels(variant)
+        self.exact = metrics.exact.labels(variant)
+        self.answers = {source: metrics.answers.labels(variant, source) for source in SOURCES}
 
 
 class Metrics:
@@ -150,6 +168,8 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=registry,
         )
+        self.recalls: dict[str, RecallMetrics] = {}
+        """By variant."""
         for reason in ("full", "late"):
             self.turned_away.labels(reason)
         for result in ("hit", "miss"):
@@ -159,12 +179,8 @@ class Metrics:
         """Every series of a variant that is known beforehand, at zero."""
         for result in ("swapped", "refused"):
             self.swaps.labels(variant, result)
-        for source in ("model", "session", "fallback"):
-            self.answers.labels(variant, source)
+        self.recalls[variant] = RecallMetrics(self, variant)
         for metric in (
-            self.recall_seconds,
-            self.widened,
-            self.exact,
             self.stand_ins,
             self.bundle_created,
             self.bundle_loaded,

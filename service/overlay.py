@@ -64,7 +64,7 @@ class Overlay:
         self._deleted = set(np.flatnonzero(states == ItemState.DELETED).tolist())
         """Bundle rows that were deleted, and may have been posted again since."""
         self.columns = Columns(snapshot.bundle.manifest.attributes)
-        self.marks = Marks()
+        self.marks = Marks(self.base)
         self.refused = 0
         """Journaled items whose features this bundle's schema cannot encode."""
         self.seq = 0
@@ -150,7 +150,9 @@ class Overlay:
         self._segment.settle(self.vectors)
 
     def lives(self, rows: I64) -> Bool:
-        """Which of these rows may be returned."""
+        """Which of these rows may be returned; row -1 may be told either way."""
+        if not self.slots:
+            return ~self.dead[rows]
         in_bundle = rows < self.base
         if in_bundle.all():
             return ~self.dead[rows]
@@ -164,6 +166,12 @@ class Overlay:
         if row < self.base:
             return self._snapshot.bundle.item_ids[row]
         return self._ids[row - self.base]
+
+    def ids_of(self, rows: Sequence[int]) -> list[str]:
+        """The item ids of rows of the bundle or of the overlay."""
+        if not self.slots:
+            return self._snapshot.bundle.item_ids.of_rows(rows)
+        return [self.id_of(row) for row in rows]
 
     def row(self, item_id: str) -> int:
         """The row of an item, dead or alive; -1 when neither the bundle nor the overlay has it."""
@@ -207,6 +215,8 @@ class Overlay:
     def _gather(
         self, base: npt.NDArray[Number], live: npt.NDArray[Number], rows: I64
     ) -> npt.NDArray[Number]:
+        if not self.slots:
+            return base[rows]
         in_bundle = rows < self.base
         if in_bundle.all():
             return base[rows]
@@ -323,6 +333,7 @@ class Overlay:
         return slot
 
     def _grow(self, capacity: int) -> None:
+        self.marks = Marks(self.base + capacity)
         arrays = ("_vectors", "_history", "_categories", "_new", "_seqs", "_posted", "_alive")
         for name in arrays:
             old = getattr(self, name)

@@ -86,12 +86,11 @@ class Snapshot:
     def selector(self) -> Selector:
         return Selector(self.bundle.postings, self.items)
 
-    def embed_user(self, user: int, profile: Encoded, history: F32, mask: F32) -> F32:
-        """User row (-1: unknown), encoded profile of one user, history (L, H) and mask (L,) -> the
-        user vectors (K, D)."""
+    def embed_user(self, user: int, profile: Encoded, history: F32) -> F32:
+        """User row (-1: unknown), encoded profile of one user, the last at most L of their history
+        (n, H), oldest first -> the user vectors (K, D). For one thread at a time."""
         identity = self.bundle.user_identity[user + 1 : user + 2]
-        vectors: F32 = self.user_tower(identity, profile, history[None], mask[None])[0]
-        return vectors
+        return self.user_tower.one(identity, profile, history)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -149,11 +148,11 @@ def _rehearse(snapshot: Snapshot) -> None:
     for request in bundle.golden:
         user = bundle.user_ids.row(request["user_id"])
         rows = bundle.history(user)[-snapshot.history_length() :]
-        history, mask = pad_history(bundle.history_vectors[rows], snapshot.history_length())
+        history = bundle.history_vectors[rows]
         profile = Encoded(
             bundle.users.codes[user : user + 1], bundle.users.numbers[user : user + 1]
         )
-        vectors = snapshot.embed_user(user, profile, history, mask)
+        vectors = snapshot.embed_user(user, profile, history)
         found, scores = snapshot.index.search(vectors, len(request["rows"][0]))
         wanted = np.array(request["rows"])
         overlap = np.mean([np.isin(f, w).mean() for f, w in zip(found, wanted, strict=True)])
@@ -182,13 +181,3 @@ def _rehearse_items(snapshot: Snapshot) -> None:
                 f"{bundle.path}: the item tower is off by {difference:.1e} from the bundle's "
                 f"vectors (at most {GOLDEN_DIFFERENCE:g}); publish the run again"
             )
-
-
-def pad_history(vectors: F32, length: int) -> tuple[F32, F32]:
-    """(n, H) with n <= length, oldest first -> (length, H), left-padded, and its mask (length,)."""
-    history = np.zeros((length, vectors.shape[1]), np.float32)
-    mask = np.zeros(length, np.float32)
-    if len(vectors):
-        history[-len(vectors) :] = vectors
-        mask[-len(vectors) :] = 1.0
-    return history, mask

@@ -17,7 +17,7 @@ from service.answer import Answer
 from service.cache import Kept
 from service.conditions import Conditions, count_values, from_json, from_text
 from service.examples import BATCH, RECOMMENDATION
-from service.metrics import Metrics
+from service.metrics import RecallMetrics
 from service.request import Blend, Recall
 from service.routes.parts import (
     BODY,
@@ -53,7 +53,7 @@ Filters = Callable[[Attributes], Conditions]
 
 
 class Wanted(NamedTuple):
-    """What a query string asks for, for whatever user."""
+    """What is asked for, for whatever user."""
 
     body: schemas.RecommendationRequest
     conditions: Filters
@@ -63,22 +63,22 @@ class Asked(NamedTuple):
     """A request, and who answers it."""
 
     variant: Variant
-    body: schemas.RecommendationRequest
-    conditions: Filters
+    user_id: str | None
+    wanted: Wanted
 
     def recall(self, attributes: Attributes) -> Recall:
         """Raises MalformedRequest for a filter that these attributes cannot have."""
-        body = self.body
+        body, conditions = self.wanted
         return Recall(
             k=body.k,
-            user_id=body.user_id,
+            user_id=self.user_id,
             history=body.history,
             features=body.features,
             exclude=body.exclude,
             exclude_seen=body.exclude_seen,
             include=body.include,
             category=body.category,
-            conditions=self.conditions(attributes),
+            conditions=conditions(attributes),
             blend=_blend(body),
         )
 
@@ -164,10 +164,12 @@ def wanted(query: schemas.RecommendationQuery) -> Wanted:
     return Wanted(body, partial(from_text, filters))
 
 
-def of_user(parts: Parts, user_id: str, wanted: Wanted, pinned: Variant | None = None) -> Asked:
-    """Raises as the limits do."""
-    body = wanted.body.model_copy(update={"user_id": user_id})
-    return _asked(parts, body, wanted.conditions, pinned)
+def of_user(
+    parts: Parts, user_id: str | None, wanted: Wanted, pinned: Variant | None = None
+) -> Asked:
+    """The one way to a recall, however its request came. Raises as the limits do."""
+    _limit(parts.settings, wanted.body)
+    return Asked(pinned or parts.variants.of(user_id), user_id, wanted)
 
 
 async def recommend(parts: Parts, asked: Asked, due: float | None = None) -> bytes:
@@ -183,9 +185,7 @@ def _asked(
     conditions: Filters,
     pinned: Variant | None,
 ) -> Asked:
-    """The one way to a recall, however its request came. Raises as the limits do."""
-    _limit(parts.settings, body)
-    return Asked(pinned or parts.variants.of(body.user_id), body, conditions)
+    return of_user(parts, body.user_id, Wanted(body, conditions), pinned)
 
 
 def _limit(settings: Settings, body: schemas.RecommendationRequest) -> None:
@@ -198,13 +198,13 @@ def _limit(settings: Settings, body: schemas.RecommendationRequest) -> None:
 
 def _answer(parts: Parts, asked: Asked) -> bytes:
     name, live = asked.variant.name, asked.variant.live
-    state = live.state(asked.body.min_seq)
+    state = live.state(asked.wanted.body.min_seq)
     recall = asked.recall(state.attributes)
     limit(parts.settings, "max_filters", "filters", count_values(recall.conditions))
 
     def make() -> Kept:
         answer = engine.recall(state, recall)
-        _measure(parts.metrics, name, answer)
+        _measure(parts.metrics.recalls[name], answer)
         body: dict[str, Any] = {
             "user_id": recall.user_id,
             "items": answer.items,
@@ -217,7 +217,7 @@ def _answer(parts: Parts, asked: Asked) -> bytes:
         return Kept(orjson.dumps(body)[:-1], answer.source)
 
     kept = parts.cache.find(name, state, recall, make)
-    parts.metrics.answers.labels(name, kept.source).inc()
+    parts.metrics.recalls[name].answers[kept.source].inc()
     return b'%b,"seq":%d}' % (kept.body, live.seq)
 
 
@@ -239,14 +239,14 @@ def _named(position: int) -> Iterator[None]:
         raise type(error)(f"requests.{position}: {error}") from error
 
 
-def _measure(metrics: Metrics, variant: str, answer: Answer) -> None:
+def _measure(metrics: RecallMetrics, answer: Answer) -> None:
     stages = answer.stages
-    metrics.stage_seconds.labels(variant, "encode").observe(stages.encode)
-    metrics.stage_seconds.labels(variant, "tower").observe(stages.tower)
-    metrics.stage_seconds.labels(variant, "search").observe(stages.search)
-    metrics.stage_seconds.labels(variant, "merge").observe(stages.merge)
-    metrics.recall_seconds.labels(variant).observe(stages.total)
+    metrics.encode.observe(stages.encode)
+    metrics.tower.observe(stages.tower)
+    metrics.search.observe(stages.search)
+    metrics.merge.observe(stages.merge)
+    metrics.total.observe(stages.total)
     if answer.widened:
-        metrics.widened.labels(variant).inc()
+        metrics.widened.inc()
     if answer.exact:
-        metrics.exact.labels(variant).inc()
+        metrics.exact.inc()

@@ -115,7 +115,7 @@ def test_a_selection_is_rows_and_a_bitmap_of_the_same() -> None:
 
 
 def test_marks_tell_which_rows_are_among_others_again_and_again() -> None:
-    marks, rng = Marks(), np.random.default_rng(3)
+    marks, rng = Marks(1000), np.random.default_rng(3)
     for most in (5, 1000, 20):
         rows, others = rng.integers(0, most, (2, 30)), rng.integers(0, most, 12)
         assert np.array_equal(marks.among(rows, others), np.isin(rows, others))
