@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from contract.features import Block
-from offline.layers import FieldEmbedding, Pooling, Regressor, perceptron
+from offline.layers import FieldEmbedding, RecencyPooling, Regressor, perceptron
 from offline.models.two_tower import PooledUser
 
 
@@ -48,8 +48,8 @@ class YoutubeDnn(PooledUser):
         nn.init.normal_(self.item_identity.weight, std=0.03)
         self.regressor = Regressor(self.item_identity, item_blocks, item_numbers)
         self.user_fields = FieldEmbedding(user_blocks, user_numbers, field_dim)
-        self.pooling = Pooling(history_length)
-        width = self.user_fields.width + history_dim
+        self.pooling = RecencyPooling(history_length)
+        width = self.user_fields.width + RecencyPooling.means * history_dim
         self.user_tower = perceptron([width, *[hidden] * layers, dim], dropout)
 
     def encode_items(
