@@ -508,6 +508,7 @@ def doctor(as_json: bool) -> None:
             "filters",
             "seam",
             "train",
+            "scale",
             "build",
             "overlay",
             "visible",
@@ -560,6 +561,7 @@ def bench(
       filters recalls through filters: recall, k of k, latency beside that without a filter
       seam    every index backend beside the bare library: what is added to a search and a build
       train   preparation and training speed, beside torch-rechub's with --peer
+      scale   preparation and an epoch of 20 interactions an item, and the memory they need
       build   publishing and loading a bundle, and what workers share of it
       overlay a recall with up to 200,000 posted items, and durable appends
       visible what one worker acknowledged, read on another
@@ -605,6 +607,7 @@ def _measure(
         filters,
         overlay,
         quality,
+        scale,
         seam,
         search,
         serve,
@@ -621,6 +624,7 @@ def _measure(
         return trained[what]()
     measures: dict[str, Callable[[], list[Row]]] = {
         "train": lambda: train.measure(peer),
+        "scale": lambda: scale.measure(items),
         "search": lambda: search.measure(items, picture),
         "seam": lambda: seam.measure(items),
         "filters": lambda: filters.measure(items),

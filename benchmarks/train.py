@@ -32,7 +32,7 @@ def measure(peer: Path | None) -> list[Row]:
 
 
 def _measure(tables: Path, peer: Path | None) -> list[Row]:
-    recipe = _recipe()
+    recipe = generated_recipe(EPOCHS)
     started = time.perf_counter()
     dataset = prepare_recipe(recipe, tables)
     prepared = time.perf_counter() - started
@@ -53,11 +53,11 @@ def _measure(tables: Path, peer: Path | None) -> list[Row]:
     return rows
 
 
-def _recipe() -> Recipe:
+def generated_recipe(epochs: int) -> Recipe:
     """The features of the generated data, all else as MovieLens-1M is trained."""
     demo, real = (read_recipe(RECIPES / name) for name in ("demo.toml", "dssm-ml1m.toml"))
     document = real.model_dump(exclude={"expect"}) | {"features": demo.features.model_dump()}
-    document["training"] |= {"epochs": EPOCHS}
+    document["training"] |= {"epochs": epochs}
     return parse_recipe(document, "the recipe of the benchmark")
 
 

@@ -7,6 +7,7 @@ find and the last item itself, each through a layer of its own, are multiplied t
 Differs from the paper:
 - the attention is a scaled product of query and key under a softmax instead of a perceptron per
   pair of items whose weights are not bounded: D times cheaper, and as sure for a long history;
+- how far back an item lies is a learned bias of the attention: the paper's sessions are short;
 - cosine and a temperature (see the recipe).
 """
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from contract.features import Block
-from offline.models.prefix import PrefixModel
+from offline.models.prefix import PrefixModel, Recency
 
 
 class Stamp(PrefixModel):
@@ -49,6 +50,7 @@ class Stamp(PrefixModel):
             dropout,
             id_dropout,
         )
+        self.recency = Recency(1, history_length)
         self.key = nn.Linear(dim, dim, bias=False)
         self.from_last, self.from_mean = nn.Linear(dim, dim), nn.Linear(dim, dim, bias=False)
         self.general, self.current = nn.Linear(dim, dim), nn.Linear(dim, dim)
@@ -57,8 +59,7 @@ class Stamp(PrefixModel):
         last = items[:, -visible.shape[1] :]  # (B, Q, D)
         mean = visible.float() @ items / visible.sum(dim=2, keepdim=True)
         query = self.from_last(last) + self.from_mean(mean)
-        query, key, value = (part.unsqueeze(1) for part in (query, self.key(items), items))
-        found = scaled_dot_product_attention(query, key, value, attn_mask=visible.unsqueeze(1))
-        found = found.squeeze(1)  # (B, Q, D)
+        bias = self.recency(visible).masked_fill(~visible, float("-inf"))  # (B, Q, W)
+        found = scaled_dot_product_attention(query, self.key(items), items, attn_mask=bias)
         vectors = torch.tanh(self.general(found)) * torch.tanh(self.current(last))
         return vectors.unsqueeze(2)

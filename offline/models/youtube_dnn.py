@@ -2,9 +2,11 @@
 
 Covington et al., "Deep Neural Networks for YouTube Recommendations", RecSys 2016. The mean of the
 watched items and a profile go through a network; which item comes next is a classification among
-all of them, learned by a sampled softmax.
+all of them, learned by a sampled softmax; by a full one where the catalogue is small (see the
+recipe).
 
 Differs from the paper:
+- learned weights of recency beside the mean of the history, which alone forgets what came last;
 - one history: several (watches, searches) where the data has them is work to be done;
 - no age of the example: the split has no time that a model could extrapolate from;
 - cosine and a temperature instead of a free inner product;

@@ -10,7 +10,7 @@ from offline.recipe import read_recipe
 
 def test_generated_data_are_trained_on_as_movielens_is() -> None:
     found, real, demo = (
-        train._recipe(),
+        train.generated_recipe(2),
         *(read_recipe(RECIPES / name) for name in ("dssm-ml1m.toml", "demo.toml")),
     )
 

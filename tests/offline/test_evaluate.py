@@ -1,5 +1,6 @@
 import numpy as np
 import polars as pl
+import pytest
 import torch
 
 from contract.arrays import F32, I64
@@ -7,7 +8,7 @@ from offline import evaluate
 from offline.data.dataset import Dataset, prepare
 from offline.data.tables import Tables
 from offline.embed import ItemVectors, known_rows
-from offline.evaluate import Evaluation, embed, ranking, ranks, targets
+from offline.evaluate import Evaluation, embed, ranking, ranks, scores, targets
 from offline.run import Run
 
 ITEMS, DIM = 30, 3
@@ -151,3 +152,37 @@ def test_items_and_users_that_training_never_saw_are_embedded_as_unknown(run: Ru
 
     vectors = embed(model, dataset).items.items
     np.testing.assert_allclose(vectors[-1:], unknown.numpy(), atol=1e-6)
+
+
+def test_of_very_many_users_an_even_share_is_ranked(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset, found = small(), evaluation()
+    users, positions = targets(dataset, "test")
+    every = ranks(found, dataset, "test")
+
+    monkeypatch.setattr(evaluate, "MOST_USERS", 5)
+    some, their = targets(dataset, "test")
+
+    at = [
+        0,
+        (len(users) - 1) // 4,
+        (len(users) - 1) // 2,
+        3 * (len(users) - 1) // 4,
+        len(users) - 1,
+    ]
+    assert some.tolist() == users[at].tolist()
+    assert their.tolist() == positions[at].tolist()
+    assert ranks(found, dataset, "test").tolist() == every[at].tolist()
+
+
+def test_a_large_catalogue_is_scored_for_fewer_users_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dataset, found = small(), evaluation()
+    users, positions = targets(dataset, "test")
+    every = np.concatenate([table for _, table in scores(found, dataset, users, positions)])
+
+    monkeypatch.setattr(evaluate, "SCORES", 2 * len(dataset.item_ids) + 1)
+    blocks = list(scores(found, dataset, users, positions))
+
+    assert {len(table) for _, table in blocks[:-1]} == {2}
+    np.testing.assert_allclose(np.concatenate([table for _, table in blocks]), every, atol=1e-6)
