@@ -69,7 +69,7 @@ class Step:
         items, table = self._items(torch.from_numpy(rows))
         users = self._users(batch, table)  # (T, K, D)
         ends = users.detach().requires_grad_(), items.detach().requires_grad_()
-        size = max(1, SCORES // len(negatives.rows))
+        size = max(1, SCORES // (len(negatives.rows) * users.shape[1]))
         value = 0.0
         for start in range(0, len(targets), size):
             part = slice(start, start + size)
@@ -84,16 +84,16 @@ class Step:
         self, users: Tensor, items: Tensor, targets: I64, negatives: Negatives, part: slice
     ) -> Scores:
         """users (t, K, D), items (M, D), targets (t,): `part` of the samples of the step."""
-        own = items[self._at(targets)]
-        users = best_interest(users, own) / self.objective.temperature
-        negative = users @ items[self._at(negatives.rows)].T
+        users = users / self.objective.temperature
+        positive = torch.einsum("tkd,td->tk", users, items[self._at(targets)]).max(1).values
+        negative = best_scores(users, items[self._at(negatives.rows)])
         log_weight = self._float(negatives.log_weight).unsqueeze(0)
         self._mask(negative, targets, negatives.rows)
         if 0 < self.sampler.keep < negative.shape[1]:
             negative, at = negative.topk(self.sampler.keep, dim=1)
             log_weight = log_weight[0, at]
         return Scores(
-            positive=(users * own).sum(dim=1),
+            positive=positive,
             negative=negative,
             log_weight=log_weight,
             target_log_weight=self._float(negatives.target_log_weight[part]),
@@ -161,9 +161,10 @@ class Step:
         return torch.from_numpy(array).to(self.device)
 
 
-def best_interest(users: Tensor, items: Tensor) -> Tensor:
-    """users (T, K, D), items (T, D) -> (T, D): of each user's vectors the nearest to the item."""
+def best_scores(users: Tensor, items: Tensor) -> Tensor:
+    """users (T, K, D), items (S, D) -> (T, S): an item's score is that of the nearest interest, as
+    it is to the search."""
     if users.shape[1] == 1:
-        return users[:, 0]
-    best = torch.einsum("bkd,bd->bk", users, items).argmax(1)
-    return users[torch.arange(len(users), device=users.device), best]
+        return users[:, 0] @ items.T
+    every = users.flatten(0, 1) @ items.T
+    return every.unflatten(0, users.shape[:2]).max(1).values

@@ -2,12 +2,13 @@
 
 Li et al., "Multi-Interest Network with Dynamic Routing for Recommendation at Tmall", CIKM 2019. The
 items of the history are clustered into capsules, as many as the history is long enough for, and
-each becomes a user vector of its own. Training moves only the one that is nearest to the target.
+each becomes a user vector of its own. Training moves the one that is nearest to an item.
 
 Differs from the paper:
 - routing begins with products of the items and fixed random directions instead of random numbers
   drawn for each user: the same history always gives the same interests;
-- the label-aware attention is the hard one, the limit of its power;
+- instead of attention by the target, an item's score is that of the interest nearest to it, for the
+  negatives too: as it is searched;
 - how far back an item lies counts, by a learned weight; to the paper's capsules it does not;
 - the gradient passes through all rounds of the routing, not the last one alone;
 - the profile is added to the interests, not put through their layers;

@@ -15,7 +15,7 @@ from offline.models import create_model
 from offline.models.base import Retriever
 from offline.optimizer import Optimizer
 from offline.recipe import Recipe
-from offline.step import Step, best_interest
+from offline.step import Step, best_scores
 from offline.train import create_objective, create_sampler
 from tests.offline.training import changed, of_model
 
@@ -192,14 +192,14 @@ def test_a_rate_of_negatives_is_one_of_the_items_that_occur_in_training(
     assert plain.take(batch)[0] == pytest.approx(calibrated.take(batch)[0], rel=1e-6)
 
 
-def test_only_the_interest_that_fits_the_item_is_trained() -> None:
+def test_the_score_of_an_item_is_that_of_the_nearest_interest_and_trains_it_alone() -> None:
     users = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 2.0], [1.0, 0.0]]], requires_grad=True)
-    items = torch.tensor([[0.0, 1.0], [0.5, 1.0]])
+    items = torch.tensor([[0.0, 1.0], [3.0, 1.0], [-1.0, 0.5]])
 
-    best = best_interest(users, items)
-    torch.autograd.backward(best.sum())
+    found = best_scores(users, items)
+    torch.autograd.backward(found[:, 0].sum())
 
-    assert best.tolist() == [[0.0, 1.0], [0.0, 2.0]]
+    assert found.tolist() == [[1.0, 3.0, 0.5], [2.0, 3.0, 1.0]]
     assert users.grad is not None
     assert users.grad.abs().sum(dim=2).bool().tolist() == [[False, True], [True, False]]
 
