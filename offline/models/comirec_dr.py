@@ -8,19 +8,16 @@ Differs from the paper:
 - a map belongs to a capsule, not to a capsule and a position; instead a learned weight of each
   capsule says how much an item counts that lies so far back;
 - the gradient passes through all rounds of the routing, not the last one alone;
-- an interest goes through layers of its own before the search, as MIND's do;
 - an item's score is that of the interest nearest to it, for the negatives too: as it is searched;
 - a sampled softmax with cosine and a temperature (see the recipe);
 - the controllable aggregation is not a matter of the model: a request asks for diversity.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 from torch import Tensor, nn
 
 from contract.features import Block
-from offline.layers import perceptron
 from offline.models.prefix import PrefixModel, Recency, check_counts
 from offline.models.routing import route
 
@@ -39,7 +36,6 @@ class ComirecDr(PrefixModel):
         dim: int = 64,
         interests: int = 4,
         rounds: int = 3,
-        hidden: int = 256,
         field_dim: int = 16,
         dropout: float = 0.2,
         id_dropout: float = 0.0,
@@ -61,11 +57,9 @@ class ComirecDr(PrefixModel):
         self.interests, self.rounds = interests, rounds
         self.recency = Recency(interests, history_length)
         self.maps = nn.Linear(dim, interests * dim, bias=False)
-        self.out = perceptron([dim, hidden, dim], dropout)
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         votes = self.maps(items).unflatten(2, (self.interests, self.dim)).transpose(1, 2)
         # Items lean to no capsule at first: it is the maps that differ.
         logits = votes.new_zeros(()).expand(items.shape[0], self.interests, *visible.shape[1:])
-        capsules = route(votes, logits, self.recency.weights(visible), self.rounds)
-        return cast(Tensor, self.out(capsules))
+        return route(votes, logits, self.recency.weights(visible), self.rounds)

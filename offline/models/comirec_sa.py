@@ -7,7 +7,6 @@ and training moves the one nearest to the target.
 Differs from the paper:
 - how far back an item lies is a learned bias of each head instead of an embedding added to the
   item: it means the same in histories of all lengths;
-- an interest goes through layers of its own before the search, as MIND's do;
 - an item's score is that of the interest nearest to it, for the negatives too: as it is searched;
 - a sampled softmax with cosine and a temperature (see the recipe);
 - the controllable aggregation is not a matter of the model: a request asks for diversity.
@@ -18,7 +17,6 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from contract.features import Block
-from offline.layers import perceptron
 from offline.models.prefix import PrefixAttention, PrefixModel, check_counts
 
 
@@ -56,9 +54,8 @@ class ComirecSa(PrefixModel):
         check_counts(interests=interests)
         self.interests = interests
         self.attention = PrefixAttention(dim, hidden, interests, history_length)
-        self.out = perceptron([dim, hidden, dim], dropout)
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         weights = self.attention(items, visible)  # (B, K, Q, W)
-        found: Tensor = self.out(weights @ items.unsqueeze(1))
-        return found.transpose(1, 2)
+        vectors: Tensor = weights @ items.unsqueeze(1)
+        return vectors.transpose(1, 2)
