@@ -167,4 +167,4 @@ def best_scores(users: Tensor, items: Tensor) -> Tensor:
     if users.shape[1] == 1:
         return users[:, 0] @ items.T
     every = users.flatten(0, 1) @ items.T
-    return every.unflatten(0, users.shape[:2]).max(1).values
+    return every.view(*users.shape[:2], -1).max(1).values
