@@ -20,7 +20,8 @@ expected and what to do.
         ├── NotYetVisible       `min_seq` lies ahead of the journal
         ├── Conflict            someone else has written the item meanwhile
         ├── TooLarge            over a limit of the service: the limit is named
-        ├── Forbidden           the administration key is missing or wrong
+        ├── Unauthorized        the key is missing or unknown
+        ├── Forbidden           the key does not open this
         ├── Overloaded          no capacity now; try again later
         └── NotReady            no bundle is loaded yet
 """
@@ -128,6 +129,10 @@ class Conflict(RequestError):
 
 class TooLarge(RequestError):
     code = "too_large"
+
+
+class Unauthorized(RequestError):
+    code = "unauthorized"
 
 
 class Forbidden(RequestError):

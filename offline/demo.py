@@ -4,6 +4,7 @@ It goes through the same verbs and the same HTTP API as everyone else.
 """
 
 import json
+import secrets
 import statistics
 import threading
 import time
@@ -29,7 +30,6 @@ from offline.recipe import read_recipe
 from offline.run import Run
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-ADMIN_KEY = "demo"
 WORKERS = 2
 TITLE = "title"
 
@@ -45,7 +45,7 @@ def tell(name: str, source: Path | None, out: Path, keep: bool) -> None:
     store = str(out / "store")
     _publish(run, store, "faiss_hnsw")
     chapter(3, "A service with two workers maps it and answers")
-    options = {"workers": WORKERS, "admin_key": ADMIN_KEY, "watch_seconds": 0.2}
+    options = {"workers": WORKERS, "admin_key": secrets.token_hex(16), "watch_seconds": 0.2}
     with local_service(store, out / "service.log", options, keep=keep) as service:
         console.print(f"   ready at {service.url}")
         _recommend(service, run)

@@ -5,16 +5,14 @@ import gc
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, closing, contextmanager
-from functools import lru_cache
-from time import perf_counter
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from contract.errors import LISTED, MalformedRequest, TandemError, TooLarge
 from contract.journal import GroupCommit, open_journal
@@ -24,10 +22,13 @@ from service.admission import Gate
 from service.cache import Cache
 from service.errors import error_answer, failure, refusal
 from service.express import Express
+from service.front import Front
 from service.live import Live
+from service.logs import configure
 from service.metrics import Metrics
+from service.outward import outward
 from service.routes import ROUTERS
-from service.routes.parts import ARRIVED, Parts
+from service.routes.parts import KEY, Parts
 from service.settings import Settings, read_settings
 from service.swap import Swapper
 from service.variants import Variant, Variants
@@ -47,21 +48,39 @@ DESCRIPTION = "Recall (candidate retrieval) for recommender systems: user in, k 
 def create_app(slot: int) -> ASGIApp:
     """The application of the worker in this slot; settings come from the environment."""
     settings = read_settings()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    configure()
     metrics = Metrics(CollectorRegistry(), slot, settings.runtime_directory())
     api = Express(create_api(settings, metrics))
-    return Front(api, metrics, settings.max_body, str(slot))
+    return Front(api, settings, metrics, str(slot))
 
 
 def create_api(settings: Settings, metrics: Metrics) -> FastAPI:
-    api = FastAPI(title="Tandem", description=DESCRIPTION, lifespan=_lifespan(settings, metrics))
+    api = FastAPI(
+        title="Tandem",
+        description=DESCRIPTION,
+        lifespan=_lifespan(settings, metrics),
+        redoc_url=None,
+    )
     for router in (*ROUTERS, console.router):
         api.include_router(router)
     api.add_exception_handler(TandemError, _on_tandem_error)
     api.add_exception_handler(RequestValidationError, _on_malformed)
     api.add_exception_handler(HTTPException, _on_http_error)
     api.add_exception_handler(Exception, _on_bug)
+    api.state.told = outward(settings)
+    api.openapi = lambda: _documentation(api)  # type: ignore[method-assign]
     return api
+
+
+def _documentation(api: FastAPI) -> dict[str, Any]:
+    """Says that a request may carry a key; which ones need it is up to the settings."""
+    if api.openapi_schema is None:
+        api.openapi_schema = FastAPI.openapi(api)
+        api.openapi_schema["components"]["securitySchemes"] = {
+            KEY: {"type": "http", "scheme": "bearer"}
+        }
+        api.openapi_schema["security"] = [{}, {KEY: []}]
+    return api.openapi_schema
 
 
 def _lifespan(settings: Settings, metrics: Metrics) -> Any:
@@ -110,7 +129,7 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
 
 async def _on_tandem_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, TandemError)
-    return refusal(error, request.scope)
+    return refusal(error, request.scope, request.app.state.told)
 
 
 async def _on_malformed(request: Request, error: Exception) -> Response:
@@ -145,66 +164,3 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     return failure()
-
-
-class Front:
-    """In front of everything: counts every answer, bounds every body, logs a bug.
-
-    An answer is counted before its first byte leaves, so a client that has it finds it counted.
-    """
-
-    def __init__(self, api: ASGIApp, metrics: Metrics, max_body: int, worker: str) -> None:
-        self._api, self._metrics, self._max_body = api, metrics, max_body
-        self._worker = (b"x-tandem-worker", worker.encode())
-        self._answered = lru_cache(maxsize=1024)(self._series)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._api(scope, receive, send)
-            return
-        started = scope[ARRIVED] = perf_counter()
-
-        async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), self._worker]
-                self._count(scope, message["status"], perf_counter() - started)
-            await send(message)
-
-        try:
-            await self._api(scope, self._bounded(scope, receive), counted)
-        except Exception:
-            log.exception("%s %s failed; this is a bug", scope["method"], scope["path"])
-
-    def _bounded(self, scope: Scope, receive: Receive) -> Receive:
-        announced = int(dict(scope["headers"]).get(b"content-length", b"0"))
-        received = 0
-
-        async def bounded() -> Message:
-            nonlocal received
-            self._require_small(announced)
-            message = await receive()
-            received += len(message.get("body", b""))
-            self._require_small(received)
-            return message
-
-        return bounded
-
-    def _require_small(self, size: int) -> None:
-        if size > self._max_body:
-            # Not TooLarge: of all errors while a body is read, FastAPI lets only this kind pass.
-            raise HTTPException(
-                413, f"body: at most {self._max_body:,} bytes (max_body), found {size:,}; send less"
-            )
-
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path_format", "unmatched")
-        count, histogram = self._answered(scope["method"], route, status)
-        count.inc()
-        histogram.observe(seconds)
-
-    def _series(self, method: str, route: str, status: int) -> tuple[Counter, Histogram]:
-        metrics = self._metrics
-        return (
-            metrics.requests.labels(method, route, str(status)),
-            metrics.request_seconds.labels(route),
-        )

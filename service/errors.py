@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import URL
@@ -20,9 +21,11 @@ from contract.errors import (
     NotReady,
     NotYetVisible,
     Overloaded,
+    RequestError,
     StoreError,
     TandemError,
     TooLarge,
+    Unauthorized,
     UnknownItem,
 )
 
@@ -38,6 +41,7 @@ STATUS: dict[type[TandemError], int] = {
     StoreError: 409,
     BundleError: 409,
     TooLarge: 413,
+    Unauthorized: 401,
     Forbidden: 403,
     Overloaded: 429,
     NotReady: 503,
@@ -46,6 +50,11 @@ STATUS: dict[type[TandemError], int] = {
 }
 
 RETRY_SECONDS = 1
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": str(RETRY_SECONDS)},
+    503: {"Retry-After": str(RETRY_SECONDS)},
+}
 
 
 def status_of(error: TandemError) -> int:
@@ -53,12 +62,15 @@ def status_of(error: TandemError) -> int:
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
-def refusal(error: TandemError, scope: Scope) -> Response:
-    """The answer to a request that came to this; what no client is at fault for is logged."""
-    status = status_of(error)
+def refusal(error: TandemError, scope: Scope, told: Callable[[str], str] = str) -> Response:
+    """The answer to a request that came to this; what no client is at fault for is logged. `told`
+    makes of a message that is not about the request what a client may know of it."""
+    status, message = status_of(error), str(error)
     if status >= 500:
-        log.error("%s %s: %s", scope["method"], URL(scope=scope).path, error)
-    return error_answer(status, error.code, str(error), **error.details)
+        log.error("%s %s: %s", scope["method"], URL(scope=scope).path, message)
+    if not isinstance(error, RequestError | FeatureError):
+        message = told(message)
+    return error_answer(status, error.code, message, **error.details)
 
 
 def failure() -> Response:
@@ -67,7 +79,6 @@ def failure() -> Response:
 
 
 def error_answer(status: int, code: str, message: str, **more: Any) -> Response:
-    headers = {"Retry-After": str(RETRY_SECONDS)} if status in (429, 503) else None
     body = {"error": {"code": code, "message": message, **more}}
     # Not orjson: a message may quote what only Python's own encoder can write, a lone surrogate.
-    return Response(json.dumps(body), status, headers, "application/json")
+    return Response(json.dumps(body), status, HEADERS.get(status), "application/json")

@@ -55,7 +55,7 @@ class Express:
         try:
             body = await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
         except TandemError as error:
-            await refusal(error, scope)(scope, receive, send)
+            await refusal(error, scope, self._api.state.told)(scope, receive, send)
         except Exception:
             await failure()(scope, receive, send)
             raise

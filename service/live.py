@@ -15,7 +15,7 @@ CHUNK = 2000
 
 @dataclass(frozen=True)
 class Refusal:
-    """A bundle that was not taken, and why."""
+    """A bundle that was not taken, and why, as clients may know it."""
 
     version: str
     reason: str

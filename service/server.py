@@ -13,6 +13,7 @@ import multiprocessing.connection
 import os
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -24,6 +25,8 @@ import uvicorn
 
 from contract.errors import SettingsError, StoreError
 from contract.store import open_store
+from service.access import require_safe
+from service.logs import configure
 from service.metrics import prepare_directory
 from service.settings import Settings, read_settings
 from service.sharing import require_shareable
@@ -45,14 +48,16 @@ LEAST_LIFE_SECONDS = 1.0
 def run(options: Mapping[str, str]) -> None:
     """Serve until stopped. Options override the environment, which is how workers get them too.
 
-    Raises SettingsError for an option out of bounds, a port that is taken, or more workers than can
-    use the index. Exits with code 1 when
-    a worker cannot start.
+    Raises SettingsError for an option out of bounds, a port that is taken, more workers than can
+    use the index, keys or a certificate that are none, and an address at which strangers could
+    write. Exits with code 1 when a worker cannot start.
     """
     os.environ.update({f"TANDEM_{name.upper()}": value for name, value in options.items()})
     settings = read_settings()
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    configure()
+    require_safe(settings)
+    _require_tls(settings)
     _require_shareable(settings)
     listeners = _listen(settings)
     prepare_directory(settings.runtime_directory())
@@ -111,12 +116,17 @@ def work(slot: int, listener: socket.socket) -> None:
     """One worker, in its own process."""
     from service.app import create_app
 
+    settings = read_settings()
     threading.Thread(target=_die_with_supervisor, daemon=True).start()
     config = uvicorn.Config(
         create_app(slot),
         lifespan="on",
         access_log=False,
+        log_config=None,
         log_level="warning",
+        server_header=False,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
@@ -131,6 +141,22 @@ def _die_with_supervisor() -> None:
     assert parent is not None
     parent.join()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _require_tls(settings: Settings) -> None:
+    """Before the workers start, of which each would fail to load it by itself."""
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        raise SettingsError("--tls-certificate and --tls-key: only one is given; give both")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except OSError as error:
+        raise SettingsError(
+            f"--tls-certificate {certificate} --tls-key {key}: not a certificate with its key "
+            f"({error.strerror}); expected two PEM files"
+        ) from error
 
 
 def _require_shareable(settings: Settings) -> None:

@@ -42,11 +42,39 @@ class Settings(BaseSettings):
     watch_seconds: float = Field(
         1.0, gt=0, le=3600, description="Seconds between two looks at the channel for a new bundle."
     )
+    read_key: SecretStr | None = Field(
+        None,
+        description="Keys that reading requires, sent as 'Authorization: Bearer KEY'; several are "
+        "separated by blanks, each of at least 16 characters. Without one, reading is open.",
+    )
+    read_key_file: str | None = Field(
+        None, description="File with more of them, one a line; read again when it changes."
+    )
+    write_key: SecretStr | None = Field(
+        None,
+        description="Keys that writing items and events requires; they also open reading. Without "
+        "one, writing is open, which an address other than loopback does not allow.",
+    )
+    write_key_file: str | None = Field(
+        None, description="File with more of them, one a line; read again when it changes."
+    )
     admin_key: SecretStr | None = Field(
         None,
-        description="Key that reload and rollback require, sent as 'Authorization: Bearer KEY'. "
+        description="Keys that reload and rollback require; they also open writing and reading. "
         "Without one, both are refused.",
     )
+    admin_key_file: str | None = Field(
+        None, description="File with more of them, one a line; read again when it changes."
+    )
+    open_writes: bool = Field(
+        False,
+        description="Let everyone write who reaches the service, on any address: true or false.",
+    )
+    tls_certificate: str | None = Field(
+        None, description="File with the certificate chain, PEM; with it, HTTPS is served."
+    )
+    tls_key: str | None = Field(None, description="File with the certificate's private key, PEM.")
+    access_log: bool = Field(False, description="Log one line for every request: true or false.")
     max_k: int = Field(1000, ge=1, le=10_000, description="Largest k of one request.")
     max_history: int = Field(
         1000, ge=1, le=100_000, description="Most items in the history of one request."
@@ -100,6 +128,10 @@ class Settings(BaseSettings):
         return self.state_directory() / f"service-{self.port}"
 
 
+SECRET = frozenset(("read_key", "write_key", "admin_key"))
+"""No message shows what was found there."""
+
+
 class Option(NamedTuple):
     """A setting as a flag of `tandem serve`."""
 
@@ -129,15 +161,18 @@ def read_settings() -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
+        found = "" if name in SECRET else f", found {first['input']!r}"
         raise SettingsError(
             f"--{name.replace('_', '-')} (TANDEM_{name.upper()}): "
-            f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
+            f"{first['msg'].removeprefix('Value error, ')}{found}"
         ) from error
 
 
 def _type_name(annotation: object) -> str:
     if annotation is int:
         return "NUMBER"
+    if annotation is bool:
+        return "BOOL"
     return "SECONDS" if annotation is float else "TEXT"
 
 

@@ -12,6 +12,7 @@ from contract.journal import open_journal
 from contract.store import Channel, Store
 from service.live import Live, Loaded, Refusal, load
 from service.metrics import Metrics
+from service.outward import outward
 from service.settings import Settings
 from service.sharing import require_shareable
 from service.snapshot import load_snapshot
@@ -34,6 +35,7 @@ class Swapper:
         self._store, self._channel, self._live = store, live.variant, live
         self._journal_uri, self._max_user_events = journal_uri, settings.max_user_events
         self._workers, self._metrics = settings.workers, metrics
+        self._told = outward(settings)
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, seconds: float) -> None:
@@ -109,7 +111,7 @@ class Swapper:
                 reason,
                 exc_info=not known,
             )
-            return Refusal(version, reason)
+            return Refusal(version, self._told(reason))
         self._live.replace(loaded)
         self._metrics.swaps.labels(self._channel, "swapped").inc()
         seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from contract.errors import SettingsError
+from service.access import require_safe
 from service.settings import Settings
 from tests.documents import check_command, commands, metrics, table, text
 from tests.places import ROOT, program
@@ -124,17 +127,39 @@ def test_kubernetes_probes_and_mounts_what_there_is() -> None:
     }
     pod = found["Deployment"]["spec"]["template"]
     (container,) = pod["spec"]["containers"]
-    volumes = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in pod["spec"]["volumes"]}
+    *mounted, keys = pod["spec"]["volumes"]
+    volumes = {v["name"]: v["persistentVolumeClaim"]["claimName"] for v in mounted}
     probes = [container[f"{p}Probe"]["httpGet"] for p in ("startup", "readiness", "liveness")]
 
     assert set(found) == {"PersistentVolumeClaim", "Deployment", "Service"}
     assert set(volumes.values()) == claims
-    assert {m["name"] for m in container["volumeMounts"]} == set(volumes)
+    assert {m["name"] for m in container["volumeMounts"]} == {*volumes, keys["name"]}
     assert [p["path"] for p in probes] == ["/healthz", "/readyz", "/healthz"]
     assert {p["port"] for p in probes} == {port["name"] for port in container["ports"]}
     assert found["Service"]["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
-    mounts = {m["mountPath"] for m in container["volumeMounts"]}
-    assert {e["value"] for e in container["env"] if e["name"] in STATEFUL} == mounts
+    mounts = {m["name"]: m["mountPath"] for m in container["volumeMounts"]}
+    secrets = mounts.pop(keys["name"])
+    assert {e["value"] for e in container["env"] if e["name"] in STATEFUL} == set(mounts.values())
+    created = set(re.findall(r"--from-literal=(\w+)=", text("deploy/kubernetes.yaml")))
+    files = {e["value"] for e in container["env"] if e["name"].endswith("_KEY_FILE")}
+    assert files == {f"{secrets}/{name}" for name in created}
+
+
+def test_what_is_deployed_is_safe_or_says_that_it_is_not(tmp_path: Path) -> None:
+    (compose,) = documents("docker-compose.yml")
+    found = {d["kind"]: d for d in documents("deploy/kubernetes.yaml")}
+    (container,) = found["Deployment"]["spec"]["template"]["spec"]["containers"]
+    host = Settings(host=dict(re.findall(r"TANDEM_(\w+)=(\S+)", stages()["service"]))["HOST"]).host
+    key = tmp_path / "key"
+    key.write_text("k" * 16)
+
+    with pytest.raises(SettingsError, match="whoever reaches it could write"):
+        require_safe(Settings(host=host))
+    assert compose["services"]["service"]["environment"]["TANDEM_OPEN_WRITES"] == "true"
+    published = [port for s in compose["services"].values() for port in s.get("ports", ())]
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
+    assert "TANDEM_WRITE_KEY_FILE" in {e["name"] for e in container["env"]}
+    require_safe(Settings(host=host, write_key_file=str(key)))
 
 
 def test_the_workflow_runs_what_the_makefile_has() -> None:

@@ -1,6 +1,6 @@
 """The bundles that are served, and the administration of them."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import Response
 
 from contract.errors import BundleError
@@ -8,9 +8,9 @@ from service import schemas
 from service.routes.parts import (
     ADMIN,
     ERRORS,
+    KEYED,
     Administered,
     Use,
-    admin,
     json_response,
 )
 from service.variants import Variant
@@ -52,17 +52,13 @@ async def get_bundle(parts: Use, variant: Administered) -> Response:
     return json_response(known)
 
 
-@router.post(
-    "/reload", response_model=schemas.Reloaded, dependencies=[Depends(admin)], responses=ADMIN
-)
+@router.post("/reload", response_model=schemas.Reloaded, openapi_extra=KEYED, responses=ADMIN)
 async def reload(variant: Administered) -> Response:
     """Look at the channel now; also tries a refused bundle again."""
     return _served(variant, await variant.swapper.check(retry=True))
 
 
-@router.post(
-    "/rollback", response_model=schemas.Reloaded, dependencies=[Depends(admin)], responses=ADMIN
-)
+@router.post("/rollback", response_model=schemas.Reloaded, openapi_extra=KEYED, responses=ADMIN)
 async def rollback(variant: Administered) -> Response:
     """Point the channel at what it pointed at before; every worker follows."""
     return _served(variant, await variant.swapper.rollback())

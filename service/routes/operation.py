@@ -23,7 +23,7 @@ async def readyz(parts: Use) -> Response:
     )
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
+@router.get("/metrics", response_class=PlainTextResponse, responses={401: ERRORS[401]})
 async def metrics() -> Response:
     """The sums over all workers, for Prometheus."""
     text, content_type = exposition()

@@ -5,7 +5,6 @@ as bytes: the models in `schemas` document them, tests hold the two together.
 """
 
 import asyncio
-import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,10 +12,9 @@ from typing import Annotated, Any
 import orjson
 from fastapi import Depends, Header, Path, Query, Request
 from fastapi.responses import Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.convertors import PathConvertor, register_url_convertor
 
-from contract.errors import Forbidden, MalformedRequest, TooLarge
+from contract.errors import MalformedRequest, TooLarge
 from contract.journal import Entry, GroupCommit
 from service import schemas
 from service.admission import Gate
@@ -29,6 +27,8 @@ ARRIVED = "tandem.arrived"
 """In the scope of a request: when it arrived, by `perf_counter`."""
 
 JSON = "application/json"
+KEY = "key"
+"""What a key is called in the documentation of the API."""
 
 
 class IdConvertor(PathConvertor):
@@ -103,18 +103,6 @@ async def _due(
     return arrived + milliseconds / 1000 if milliseconds is not None else None
 
 
-async def admin(
-    parts: Use,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))],
-) -> None:
-    key = parts.settings.admin_key
-    if key is None:
-        raise Forbidden("administration is off; start the service with TANDEM_ADMIN_KEY")
-    given = bearer.credentials if bearer else ""
-    if not hmac.compare_digest(given.encode(), key.get_secret_value().encode()):
-        raise Forbidden("the administration key is missing or wrong: 'Authorization: Bearer KEY'")
-
-
 Pinned = Annotated[Variant | None, Depends(_pinned)]
 """The variant that the request names in its header."""
 Shown = Annotated[Variant, Depends(_shown)]
@@ -135,7 +123,11 @@ def errors(**statuses: str) -> dict[int | str, dict[str, Any]]:
     }
 
 
+KEYED: dict[str, Any] = {"security": [{KEY: []}]}
+"""In the documentation of a route that is never open."""
 ERRORS = errors(
+    _401="The key is missing or unknown.",
+    _403="The key does not open this.",
     _422="The request is not what the API says.",
     _503="No bundle is loaded yet, or the journal or the index cannot be reached.",
 )
@@ -147,7 +139,7 @@ NOT_YET = errors(_409="`min_seq` lies ahead of the journal.")
 CONFLICT = errors(_409="Someone else has written the item meanwhile.")
 WRITE = errors(_429="Too many writes wait for the disk; try again later.")
 ADMIN = errors(
-    _403="The administration key is missing or wrong.",
+    _403="The key does not open this, or administration is off.",
     _409="The bundle was refused, or there is nothing to go back to.",
 )
 

@@ -16,7 +16,7 @@ import httpx
 from contract.journal import Record, open_journal
 from tests.places import ROOT
 
-KEY = "a key for tests"
+KEY = "a-key-for-the-tests"
 ADMIN = {"Authorization": f"Bearer {KEY}"}
 PATIENCE = 60.0
 LOOK = 0.02

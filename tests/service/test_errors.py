@@ -9,8 +9,9 @@ import pytest
 
 from contract import errors
 from contract.errors import TandemError
-from service.app import Front, create_api
+from service.app import create_api
 from service.errors import STATUS, status_of
+from service.front import Front
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -41,7 +42,7 @@ def answer_to(metrics: Metrics, error: Exception) -> httpx.Response:
         raise error
 
     api.add_api_route("/fail", fail)
-    front = Front(api, metrics, 1024, "0")
+    front = Front(api, Settings(), metrics, "0")
 
     async def get() -> httpx.Response:
         transport = httpx.ASGITransport(front)
