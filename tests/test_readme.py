@@ -76,7 +76,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             result = CliRunner().invoke(main, arguments)
             assert result.exit_code == 0, f"{arguments}: {result.output}"
     assert last == ["serve", "--store", "store"]
-    with Server(folder / "store", folder / "state") as server:
+    with Server(folder / "store", folder / "state", admin_key=None) as server:
         yield server
 
 
