@@ -3,10 +3,10 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench soak clean
+.PHONY: help install demo test check format bench reliability soak clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## Create .venv with everything in it (needs Python 3.11 and a C++ compiler)
 
@@ -34,7 +34,11 @@ bench: install ## All benchmarks against their bars; JSON in bench-out/
 	mkdir -p bench-out
 	$(BIN)/tandem bench all --check --json bench-out/bench.json
 
-soak: install ## The random operations of the tests, ten times as many; SEED=n repeats a run
+reliability: install ## Kills, swaps, stops under load, in minutes, and a table of them; SEED=n repeats a run
+	TANDEM_RELIABILITY=short $(if $(SEED),TANDEM_SEED=$(SEED)) $(BIN)/pytest tests/service/reliability
+
+soak: install ## The same in hours, and ten times as many random operations; SEED=n repeats a run
+	TANDEM_RELIABILITY=long $(if $(SEED),TANDEM_SEED=$(SEED)) $(BIN)/pytest tests/service/reliability
 	TANDEM_OPERATIONS=200000 $(if $(SEED),TANDEM_SEED=$(SEED)) $(BIN)/pytest -s tests/service/test_operations.py
 
 clean: ## Remove what was built, never data, runs, store or state

@@ -26,6 +26,7 @@ import uvicorn
 from contract.errors import SettingsError, StoreError
 from contract.store import open_store
 from service.access import require_safe
+from service.drain import Drain
 from service.logs import configure
 from service.metrics import prepare_directory
 from service.settings import Settings, read_settings
@@ -38,7 +39,9 @@ log = logging.getLogger("tandem.server")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 BACKLOG = 2048
-DRAIN_SECONDS = 10
+FINISH_SECONDS = 10
+"""For what is being answered when the drain is over."""
+CLOSE = (b"connection", b"close")
 STARTUP_FAILED = 3
 """Exit code of a worker that could not start: a restart would not help."""
 LEAST_LIFE_SECONDS = 1.0
@@ -86,6 +89,9 @@ class Supervisor:
             if self._stopping:
                 # Again, for a worker that was being started when the signal came.
                 self._stop()
+                # Whoever connects when a worker has stopped is to be refused at once.
+                for listener in self._listeners:
+                    listener.close()
             else:
                 self._replace_dead()
         return code
@@ -117,9 +123,9 @@ def work(slot: int, listener: socket.socket) -> None:
     from service.app import create_app
 
     settings = read_settings()
-    threading.Thread(target=_die_with_supervisor, daemon=True).start()
+    drain = Drain(create_app(slot), settings.drain_seconds)
     config = uvicorn.Config(
-        create_app(slot),
+        drain,
         lifespan="on",
         access_log=False,
         log_config=None,
@@ -127,20 +133,43 @@ def work(slot: int, listener: socket.socket) -> None:
         server_header=False,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_graceful_shutdown=FINISH_SECONDS,
     )
-    server = uvicorn.Server(config)
+    server = PoliteServer(config, drain)
+    threading.Thread(target=_die_with_supervisor, args=(server,), daemon=True).start()
     server.run(sockets=[listener])
     if not server.started:
         sys.exit(STARTUP_FAILED)
 
 
-def _die_with_supervisor() -> None:
-    """A worker whose supervisor was killed would go on serving with no one to stop it."""
+class PoliteServer(uvicorn.Server):
+    """Drains on SIGTERM, and stops when that is over."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM:
+            self._drain.begin()
+        else:
+            super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        stops = await super().on_tick(counter)
+        headers = self.server_state.default_headers
+        if self._drain.begun and CLOSE not in headers:
+            self.server_state.default_headers = [*headers, CLOSE]
+        return stops or self._drain.over
+
+
+def _die_with_supervisor(server: uvicorn.Server) -> None:
+    """A worker whose supervisor was killed would go on serving with no one to stop it. It does not
+    drain: whoever takes the service's place waits for the port."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
+    server.should_exit = True
 
 
 def _require_tls(settings: Settings) -> None:

@@ -39,6 +39,13 @@ class Settings(BaseSettings):
         description="Directory of the journal and of what belongs to this service. "
         "Default: 'state' beside a local store.",
     )
+    drain_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=3600,
+        description="Seconds that a worker goes on accepting after SIGTERM, while it is not ready: "
+        "a load balancer takes so long to look elsewhere.",
+    )
     watch_seconds: float = Field(
         1.0, gt=0, le=3600, description="Seconds between two looks at the channel for a new bundle."
     )

@@ -17,6 +17,7 @@ from service.settings import Settings
 from service.sharing import require_shareable
 from service.snapshot import load_snapshot
 from service.state import State
+from service.turn import turn
 
 log = logging.getLogger("tandem.swap")
 
@@ -36,6 +37,7 @@ class Swapper:
         self._journal_uri, self._max_user_events = journal_uri, settings.max_user_events
         self._workers, self._metrics = settings.workers, metrics
         self._told = outward(settings)
+        self._turns = settings.runtime_directory() / "loading"
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, seconds: float) -> None:
@@ -94,7 +96,7 @@ class Swapper:
     async def _swap(self, version: str) -> Refusal | None:
         started = time.perf_counter()
         try:
-            loaded = await asyncio.to_thread(self._load, version)
+            loaded = await asyncio.to_thread(self._load_in_turn, version)
         except (JournalError, BackendError):
             # Not the bundle's fault: the next look tries again.
             raise
@@ -118,9 +120,17 @@ class Swapper:
         log.warning("variant '%s': bundle %s serves after %.2f s", self._channel, version, seconds)
         return None
 
-    def _load(self, version: str) -> Loaded:
-        """Runs in a thread of its own, at low priority: the running bundle goes first."""
+    def _load_in_turn(self, version: str) -> Loaded:
+        """Runs in a thread of its own, at low priority: the running bundle goes first. One worker
+        loads at a time, so that the others have the cores; those that serve nothing yet do not wait
+        for each other."""
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        if self._live.version is None:
+            return self._load(version)
+        with turn(self._turns):
+            return self._load(version)
+
+    def _load(self, version: str) -> Loaded:
         directory = self._store.bundle(version)
         require_shareable(directory, self._workers)
         snapshot = load_snapshot(directory)

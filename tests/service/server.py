@@ -50,6 +50,7 @@ class Server:
             "state": state,
             "port": self.port,
             "watch_seconds": 0.1,
+            "drain_seconds": 0,
             "admin_key": KEY,
         } | options
         self._process: subprocess.Popen[bytes] | None = None
@@ -127,7 +128,9 @@ class Server:
     def kill_supervisor(self) -> None:
         """The first process alone; the rest must notice."""
         assert self._process
+        self.client.close()
         self._process.kill()
+        self._process.wait()
 
     def restart(self) -> None:
         self.start()
