@@ -19,7 +19,7 @@ demo: install ## The whole story in a minute; KEEP=1 leaves the service up, DATA
 	$(BIN)/tandem demo $(if $(KEEP),--keep) $(if $(DATA),--data $(DATA)) $(if $(FROM),--from $(FROM))
 
 test: check ## All checks, then all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile
 
 check: install ## Lint, format and types
 	$(BIN)/ruff check .
