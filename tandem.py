@@ -504,6 +504,7 @@ def doctor(as_json: bool) -> None:
     type=click.Choice(
         [
             "serve",
+            "swaps",
             "search",
             "filters",
             "seam",
@@ -529,9 +530,9 @@ def doctor(as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="quality, cold: the recipe's data set.",
 )
-@click.option("--run", type=click.Path(path_type=Path), help="blend: a trained run.")
+@click.option("--run", type=click.Path(path_type=Path), help="blend, serve: a trained run.")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), help="search: draw the curves, SVG or PNG."
+    "--picture", type=click.Path(path_type=Path), help="search, serve: draw it, SVG or PNG."
 )
 @click.option(
     "--peer",
@@ -556,7 +557,8 @@ def bench(
     """Measure this machine: a table of what, measured, bar.
 
     \b
-      serve   throughput and latency of the real service, 20 swaps under load
+      serve   the whole recall beside an empty web handler and beside a naive service; needs wrk
+      swaps   20 swaps under load
       search  every index backend: recall, latency, build time, bytes, memory
       filters recalls through filters: recall, k of k, latency beside that without a filter
       seam    every index backend beside the bare library: what is added to a search and a build
@@ -574,7 +576,7 @@ def bench(
         raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
     if what == "blend" and run is None:
         raise click.UsageError("bench blend needs --run: a directory that 'tandem train' wrote")
-    rows = _measure(what, items, recipe, tables or Path(), run or Path(), picture, peer, pairs)
+    rows = _measure(what, items, recipe, tables or Path(), run, picture, peer, pairs)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -593,7 +595,7 @@ def _measure(
     items: int,
     recipe: str,
     tables: Path,
-    run: Path,
+    run: Path | None,
     picture: Path | None,
     peer: Path | None,
     pairs: int,
@@ -611,6 +613,7 @@ def _measure(
         seam,
         search,
         serve,
+        swaps,
         train,
         visible,
     )
@@ -618,7 +621,7 @@ def _measure(
     trained = {
         "quality": lambda: quality.measure(recipe, tables),
         "cold": lambda: cold.measure(recipe, tables),
-        "blend": lambda: blend.measure(run),
+        "blend": lambda: blend.measure(run or Path()),
     }
     if what in trained:
         return trained[what]()
@@ -629,7 +632,8 @@ def _measure(
         "seam": lambda: seam.measure(items),
         "filters": lambda: filters.measure(items),
         "build": lambda: build.measure(items),
-        "serve": lambda: serve.measure(items),
+        "serve": lambda: serve.measure(items, run, picture),
+        "swaps": lambda: swaps.measure(items),
         "overlay": lambda: overlay.measure(items),
         "visible": lambda: visible.measure(items, pairs),
     }

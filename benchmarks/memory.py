@@ -1,6 +1,7 @@
 """Memory from the kernel's own books: what the workers share of a bundle, and what a step needs at
 most."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,17 @@ def mapped_bytes(pids: list[int], directory: Path) -> int:
     return sum(
         pss for pid in pids for path, pss in _mappings(pid) if path.startswith(f"{directory}/")
     )
+
+
+def proportional_bytes(pid: int) -> int:
+    """Proportional set size of a process."""
+    return sum(pss for _, pss in _mappings(pid))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def forget_peak() -> None:

@@ -1,83 +1,330 @@
-"""`tandem bench serve`: throughput of the real service, and what swaps cost under load.
+"""`tandem bench serve`: the whole recall beside an empty web handler, and beside the naive service.
 
-Generated data, k = 50, seen items excluded, journal checked and metrics counted on every request.
-The Python load generator shares the cores and is the slower side: these are figures of correctness
-under load, not of the service's limit.
+The planted world: real bundle, k = 50, a history of 50, seen items left out, journal checked and
+metrics counted on every request. Absolute figures mean little on shared machines: what has a bar is
+a ratio of two that were asked by turns in one run, one worker on one core, `wrk` on another.
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from urllib.parse import quote
 
 import numpy as np
+import orjson
 
-from benchmarks.load import Answered, Load
+from benchmarks.contest import CORES, LOADING, SERVED, Contender, Rates, contest, pinned, uvicorn
+from benchmarks.memory import cpu_seconds, descendants, proportional_bytes
+from benchmarks.pace import pace
+from benchmarks.picture import draw_load
+from benchmarks.planted import planted
 from benchmarks.table import Row
-from benchmarks.world import World, world
+from benchmarks.world import World
+from contract.store import LocalStore
+from offline.build import IndexChoice
 from offline.local import Service, local_service
+from offline.publish import publish
+from offline.run import Run, load_run
 
-WORKERS = 2
-CONNECTIONS = 8
-SATURATION_SECONDS = 5.0
-SWAPS = 20
-SWAP_SECONDS = 1.5
-"""Of steady load for each swap; the first WINDOW_SECONDS from the swap's call are its window."""
-WINDOW_SECONDS = 0.75
+K = 50
+MOST_USERS = 20_000
+EVENTS = 10_000
+LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
+LOAD_SECONDS = 3.0
+QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
+GROWTH = {
+    "k = 50": "",
+    "k = 10": "&k=10",
+    "k = 200": "&k=200",
+    "one filter": "&filter=year%3E%3D2000",
+    "two filters": "&filter=year%3E%3D2000&filter=category=category%203",
+    "three filters": "&filter=year%3E%3D2000&filter=category=category%203&filter=year%3C2020",
+}
+"""What is asked beyond the usual; of a parameter that stands twice, the last counts."""
+STAGES = ("encode", "tower", "search", "merge")
+STARTS, SHARING = 3, 4
+MOST_IN_A_GRAPH = 200_000
+"""Up to here the naive service has a graph, beyond it a flat index: so its writers would choose."""
+EF_SEARCH = 128
+"""Of both graphs, which have 32 edges a node: equal recall."""
+FLAT_TIMES = 1_000_000
+"""From here on a flat index is a peer to be far ahead of."""
 
 
-def measure(items: int) -> list[Row]:
-    with world(items) as made:
-        versions = [made.publish("faiss_hnsw"), made.publish("faiss_hnsw")]
-        with _service(made, workers=1) as service:
-            alone = _saturate(service, made, f"{items:,} items, 1 worker:")
-        with _service(made, workers=WORKERS) as service:
-            together = _saturate(service, made, f"{items:,} items, {WORKERS} workers:")
-            swaps = _swap(service, made, versions, together[0].measured / 2)
-    return [*alone, *together, *swaps]
+class Asked(NamedTuple):
+    """Files of what services are asked, and the paths."""
+
+    paths: Path
+    events: Path
+    first: Path
+    """The first path alone."""
+    ceiling: Path
+    """The path of the ceilings."""
+    urls: Sequence[str]
 
 
-def _service(made: World, workers: int) -> AbstractContextManager[Service]:
-    options = {"workers": workers, "watch_seconds": 0.1}
-    return local_service(str(made.store.root), made.folder / "service.log", options)
+def measure(items: int, run: Path | None = None, picture: Path | None = None) -> list[Row]:
+    """`run`: a trained one, of which throughput is measured too. `picture`: latency over load."""
+    with planted(items) as made:
+        made.publish("auto")
+        label, asked = f"{items:,} items:", _asked(made.folder, made.run)
+        rows = _throughput(label, made, asked)
+        rows += _latency(label, made, asked, picture)
+        rows += _growth(label, made, asked)
+        rows += _naive(label, made, asked, items)
+        rows += _workers(label, made, asked)
+        rows += _memory(label, made)
+    return rows + (_trained(run) if run else [])
 
 
-def _saturate(service: Service, made: World, label: str) -> list[Row]:
-    with Load(service.port, made.run.dataset.user_ids, CONNECTIONS, None) as load:
-        time.sleep(SATURATION_SECONDS)
-    answers = load.answers
+def _throughput(label: str, made: World, asked: Asked) -> list[Row]:
+    with ExitStack() as stack:
+        plain = stack.enter_context(_service(made.folder, made.store))
+        writing = stack.enter_context(_service(made.folder, made.store))
+        keeping = stack.enter_context(_service(made.folder, made.store, cache_entries=1000))
+        fastapi = stack.enter_context(uvicorn("benchmarks.ceilings:app", "/u1"))
+        raw = stack.enter_context(uvicorn("benchmarks.ceilings:raw", "/u1"))
+        before = _Used.of(plain)
+        rates = contest(
+            {
+                "recall": Contender(plain.port, asked.paths),
+                "fastapi": Contender(fastapi, asked.ceiling),
+                "writing": Contender(writing.port, asked.paths, asked.events),
+                "raw": Contender(raw, asked.ceiling),
+                "repeated": Contender(keeping.port, asked.first),
+            }
+        )
+        used = _Used.of(plain)
     return [
-        Row(f"{label} throughput", len(answers) / SATURATION_SECONDS, "requests/s"),
-        Row(f"{label} not 2xx", _failed(answers), "answers", at_most=0),
-        Row(f"{label} p50 at saturation", _percentile(answers, 50), "ms"),
-        Row(f"{label} p99 at saturation", _percentile(answers, 99), "ms"),
+        Row(f"{label} recall", rates.rate("recall"), "requests/s"),
+        Row(f"{label} FastAPI's own handler", rates.rate("fastapi"), "requests/s"),
+        Row(f"{label} bare ASGI", rates.rate("raw"), "requests/s"),
+        _ratio(f"{label} recall over FastAPI", rates, "recall", "fastapi", 0.45, 0.7),
+        _ratio(f"{label} repeated, kept, over bare ASGI", rates, "repeated", "raw", 0.4, 0.7),
+        _ratio(
+            f"{label} recall, a tenth writes, over none", rates, "writing", "recall", 0.85, 0.95
+        ),
+        Row(f"{label} answers other than 2xx", rates.failed, "answers", at_most=0),
+        *_used(label, before, used),
     ]
 
 
-def _swap(service: Service, made: World, versions: Sequence[str], rate: float) -> list[Row]:
-    starts: list[float] = []
-    with Load(service.port, made.run.dataset.user_ids, CONNECTIONS, rate) as load:
-        time.sleep(SWAP_SECONDS)
-        for swap in range(SWAPS):
-            starts.append(time.monotonic())
-            made.store.point("live", versions[swap % 2])
-            time.sleep(SWAP_SECONDS)
-    inside = [a for a in load.answers if any(0 <= a.due - s < WINDOW_SECONDS for s in starts)]
-    quiet = sorted(set(load.answers) - set(inside))
-    ratio = _percentile(inside, 99) / _percentile(quiet, 99)
-    unnamed = sum(a.status == 200 and a.bundle not in versions for a in load.answers)
-    label = f"{SWAPS} swaps at {rate:,.0f} requests/s:"
+def _latency(label: str, made: World, asked: Asked, picture: Path | None) -> list[Row]:
+    rows: list[Row] = []
+    with _service(made.folder, made.store) as service, pinned(LOADING):
+        one = Contender(service.port, asked.paths)
+        capacity = contest({"recall": one}).rate("recall")
+        found = {
+            load: pace(service.port, asked.urls, load * capacity, LOAD_SECONDS) for load in LOADS
+        }
+    ms = {
+        load: {name: 1000 * float(np.percentile(seconds, q)) for name, q in QUANTILES.items()}
+        for load, seconds in found.items()
+    }
+    for load, quantiles in ms.items():
+        rows += [Row(f"{label} {n} at {load:.0%} load", v, "ms") for n, v in quantiles.items()]
+    tail = ms[0.7]["p99"] / ms[0.1]["p50"]
+    failed = sum(int(np.isinf(seconds).sum()) for seconds in found.values())
+    if picture:
+        draw_load(ms, f"{label} latency over load, one worker", picture)
     return [
-        Row(f"{label} not 2xx", _failed(load.answers), "answers", at_most=0),
-        Row(f"{label} naming no bundle of the two", unnamed, "answers", at_most=0),
-        Row(f"{label} quiet p99", _percentile(quiet, 99), "ms"),
-        Row(f"{label} p99 in the swap windows", _percentile(inside, 99), "ms"),
-        Row(f"{label} window p99 over quiet p99", ratio, "times"),
+        *rows,
+        Row(f"{label} p99 at 70% load over p50 at 10%", tail, "times", at_most=4, stretch=2.5),
+        Row(f"{label} answers other than 2xx at a fixed rate", failed, "answers", at_most=0),
     ]
 
 
-def _failed(answers: Sequence[Answered]) -> int:
-    return sum(not 200 <= answer.status < 300 for answer in answers)
+def _growth(label: str, made: World, asked: Asked) -> list[Row]:
+    """What more items and filters cost."""
+    with _service(made.folder, made.store) as service:
+        files = {
+            what: _lines(made.folder / f"growth-{n}.txt", [url + query for url in asked.urls])
+            for n, (what, query) in enumerate(GROWTH.items())
+        }
+        contenders = {what: Contender(service.port, path) for what, path in files.items()}
+        rates = contest(contenders, seconds=1)
+    return [Row(f"{label} recall, {what}", rates.rate(what), "requests/s") for what in GROWTH]
 
 
-def _percentile(answers: Sequence[Answered], q: float) -> float:
-    return float(np.percentile([answer.seconds for answer in answers], q)) * 1000
+def _naive(label: str, made: World, asked: Asked, items: int) -> list[Row]:
+    """Beside the service that everyone writes first, of the same vectors."""
+    graph = items <= MOST_IN_A_GRAPH
+    kind, channel = ("hnsw", "graph") if graph else ("flat", "live")
+    if graph:
+        choice = IndexChoice("faiss_hnsw", search={"ef_search": EF_SEARCH})
+        publish(made.run, made.store, channel, choice)
+    bar, stretch = (4.0, 6.0) if graph else (40.0, 80.0) if items >= FLAT_TIMES else (None, None)
+    users = _lines(made.folder / "users.txt", [f"/{user}?k={K}" for user in range(10_000)])
+    with (
+        _service(made.folder, made.store, channels=channel) as service,
+        uvicorn("benchmarks.naive:create_app", "/1", ITEMS=str(items), INDEX=kind) as naive,
+    ):
+        ours, theirs = Contender(service.port, asked.paths), Contender(naive, users)
+        rates = contest({"recall": ours, "naive": theirs})
+    return [
+        Row(f"{label} the naive service, {kind}", rates.rate("naive"), "requests/s"),
+        _ratio(f"{label} over the naive service, {kind}", rates, "recall", "naive", bar, stretch),
+    ]
+
+
+def _workers(label: str, made: World, asked: Asked) -> list[Row]:
+    if len(CORES) < 2:
+        return []
+    with (
+        _service(made.folder, made.store, cores=CORES) as one,
+        _service(made.folder, made.store, cores=CORES, workers=2) as two,
+    ):
+        contenders = {
+            name: Contender(service.port, asked.paths, cores=CORES)
+            for name, service in (("one", one), ("two", two))
+        }
+        rates = contest(contenders)
+    return [_ratio(f"{label} two workers over one", rates, "two", "one", 1.6, 1.9)]
+
+
+def _memory(label: str, made: World) -> list[Row]:
+    """Of the workers, without what an interpreter that serves no bundle has."""
+    empty = LocalStore(made.folder / "empty")
+    seconds, alone = [], 0
+    for _ in range(STARTS):
+        started = time.perf_counter()
+        with _service(made.folder, made.store) as service:
+            seconds.append(time.perf_counter() - started)
+            alone = _pss(service, 1)
+    with _service(made.folder, made.store, cores=CORES, workers=SHARING) as service:
+        together = _pss(service, SHARING)
+    with _service(made.folder, empty, cores=CORES, ready="/healthz", workers=SHARING) as service:
+        bare = _pss(service, SHARING) / SHARING
+    ratio = (together - SHARING * bare) / (alone - bare)
+    what = f"{label} memory of {SHARING} workers over that of one, without the interpreters"
+    return [
+        Row(f"{label} memory of one worker", alone / 2**20, "MiB"),
+        Row(f"{label} of that, without a bundle", bare / 2**20, "MiB"),
+        Row(what, ratio, "times", at_most=1.3, stretch=1.1),
+        Row(f"{label} to ready, warm", median(seconds), "s", at_most=2, stretch=1),
+    ]
+
+
+def _trained(path: Path) -> list[Row]:
+    run = load_run(path)
+    with TemporaryDirectory() as name, ExitStack() as stack:
+        folder, store = Path(name), LocalStore(Path(name) / "store")
+        publish(run, store, "live", IndexChoice("auto", recall=0.99), force=True)
+        asked = _asked(folder, run)
+        service = stack.enter_context(_service(folder, store))
+        fastapi = stack.enter_context(uvicorn("benchmarks.ceilings:app", "/u1"))
+        before = _Used.of(service)
+        rates = contest(
+            {
+                "recall": Contender(service.port, asked.paths),
+                "fastapi": Contender(fastapi, asked.ceiling),
+            }
+        )
+        used = _Used.of(service)
+    label = f"{run.description.recipe.model}, {len(run.dataset.item_ids):,} items:"
+    return [
+        Row(f"{label} recall", rates.rate("recall"), "requests/s"),
+        _ratio(f"{label} recall over FastAPI", rates, "recall", "fastapi", 0.8, 1.2),
+        *_used(label, before, used),
+    ]
+
+
+def _asked(folder: Path, run: Run) -> Asked:
+    """Users in an order of chance: those beside each other in the data are alike."""
+    rng = np.random.default_rng(5)
+    users, items = run.dataset.user_ids, run.dataset.item_ids
+    order = rng.permutation(len(users))[:MOST_USERS].tolist()
+    urls = [f"/v1/recommendations/{quote(users[row], safe='')}?k={K}" for row in order]
+    events = [
+        orjson.dumps({"user_id": users[user], "item_id": items[item]}).decode()
+        for user, item in zip(
+            rng.integers(0, len(users), EVENTS).tolist(),
+            rng.integers(0, len(items), EVENTS).tolist(),
+            strict=True,
+        )
+    ]
+    return Asked(
+        _lines(folder / "paths.txt", urls),
+        _lines(folder / "events.txt", events),
+        _lines(folder / "first.txt", urls[:1]),
+        _lines(folder / "ceiling.txt", [f"/u1?k={K}"]),
+        urls,
+    )
+
+
+def _lines(path: Path, lines: Sequence[str]) -> Path:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return path
+
+
+@contextmanager
+def _service(
+    folder: Path,
+    store: LocalStore,
+    cores: Sequence[int] = (SERVED,),
+    ready: str = "/readyz",
+    **options: object,
+) -> Iterator[Service]:
+    """A service with a journal of its own."""
+    with TemporaryDirectory(dir=folder) as state, pinned(*cores):
+        given = {"workers": 1, "state": state} | options
+        log = Path(state) / "service.log"
+        with local_service(str(store.root), log, given, ready=ready) as service:
+            yield service
+
+
+def _pss(service: Service, workers: int) -> int:
+    """Of all processes of the service, once every worker has answered."""
+    seen: set[str] = set()
+    while len(seen) < workers:
+        seen.add(service.call("GET", "/healthz")[2])
+    return sum(map(proportional_bytes, descendants(service.process.pid)[1:]))
+
+
+class _Used(NamedTuple):
+    """Processor time of a service, and what its metrics say."""
+
+    cpu: float
+    requests: float
+    stages: Mapping[str, float]
+
+    @classmethod
+    def of(cls, service: Service) -> "_Used":
+        text = service.call("GET", "/metrics")[1].decode()
+        return cls(
+            sum(map(cpu_seconds, descendants(service.process.pid))),
+            _sample(text, 'tandem_recall_seconds_count{variant="live"}'),
+            {
+                name: _sample(
+                    text, f'tandem_recall_stage_seconds_sum{{stage="{name}",variant="live"}}'
+                )
+                for name in STAGES
+            },
+        )
+
+
+def _sample(text: str, series: str) -> float:
+    found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(series)]
+    return float(found[0]) if found else 0.0
+
+
+def _used(label: str, before: _Used, after: _Used) -> list[Row]:
+    count = after.requests - before.requests
+    stages = {name: after.stages[name] - before.stages[name] for name in STAGES}
+    each = {"request": after.cpu - before.cpu, **stages}
+    return [
+        Row(f"{label} processor time of a request", 1e6 * each["request"] / count, "us"),
+        *(Row(f"{label} of that, {name}", 1e6 * each[name] / count, "us") for name in STAGES),
+    ]
+
+
+def _ratio(
+    what: str, rates: Rates, name: str, other: str, bar: float | None, stretch: float | None
+) -> Row:
+    ratio = rates.over(name, other)
+    spread = (ratio.least, ratio.most)
+    return Row(what, ratio.median, "times", at_least=bar, stretch=stretch, spread=spread)

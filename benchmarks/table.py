@@ -14,6 +14,10 @@ class Row(NamedTuple):
     unit: str
     at_least: float | None = None
     at_most: float | None = None
+    stretch: float | None = None
+    """Better than the bar, and no bar."""
+    spread: tuple[float, float] | None = None
+    """The least and the most of those that `measured` is the median of."""
 
     @property
     def holds(self) -> bool:

@@ -55,11 +55,12 @@ class Service:
 
 @contextmanager
 def local_service(
-    store: str, log: Path, options: Mapping[str, object], keep: bool = False
+    store: str, log: Path, options: Mapping[str, object], keep: bool = False, ready: str = "/readyz"
 ) -> Iterator[Service]:
     """Serve a store on a free port. `options` are settings of the service; `keep` leaves it running
-    at the end. Raises TandemError when it does not become ready."""
-    port = _free_port()
+    at the end; it is waited for until it answers a GET of `ready` with 200. Raises TandemError
+    when it does not."""
+    port = free_port()
     settings = {f"TANDEM_{name.upper()}": str(value) for name, value in options.items()}
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -72,7 +73,7 @@ def local_service(
     service = Service(port, process, str(options.get("admin_key", "")))
     done = False
     try:
-        _wait_ready(service, log)
+        _wait_ready(service, ready, log)
         yield service
         done = True
     finally:
@@ -81,11 +82,11 @@ def local_service(
             process.wait(STOP_SECONDS)
 
 
-def _wait_ready(service: Service, log: Path) -> None:
+def _wait_ready(service: Service, ready: str, log: Path) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while service.process.poll() is None and time.monotonic() < deadline:
         try:
-            if service.call("GET", "/readyz")[0] == 200:
+            if service.call("GET", ready)[0] == 200:
                 return
         except OSError:
             pass  # not listening yet
@@ -93,7 +94,7 @@ def _wait_ready(service: Service, log: Path) -> None:
     raise TandemError(f"the service did not become ready; its log is {log}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -29,9 +29,10 @@ def identify(state: State, request: Recall) -> Asker:
     bundle = state.snapshot.bundle
     row = bundle.user_ids.row(request.user_id) if request.user_id is not None else UNKNOWN
     touched, bits = _touched(state, request.user_id, row)
-    seen = touched[bits & SEEN != 0]
+    whole = bool((bits == HISTORY | SEEN).all())
+    seen = touched if whole else touched[bits & SEEN != 0]
     if request.history is None:
-        history = touched[bits & HISTORY != 0]
+        history = touched if whole else touched[bits & HISTORY != 0]
     else:
         history = state.overlay.rows(request.history)
         seen = np.concatenate([seen, history])

@@ -72,12 +72,10 @@ def _vectors(state: State, asker: Asker, clock: _Clock) -> F32 | None:
 
 def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> Answer:
     clock.lap("search")
-    base, rows = state.overlay.base, found.rows.tolist()
+    base, ids = state.overlay.base, state.overlay.ids_of(found.rows)
     items = [
         Item(item_id, score, "bundle" if row < base else "overlay")
-        for row, item_id, score in zip(
-            rows, state.overlay.ids_of(rows), found.scores.tolist(), strict=True
-        )
+        for row, item_id, score in zip(found.rows.tolist(), ids, found.scores.tolist(), strict=True)
     ]
     clock.lap("merge")
     return Answer(items, source, found.widened, found.exact, clock.stages)

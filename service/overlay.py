@@ -167,11 +167,11 @@ class Overlay:
             return self._snapshot.bundle.item_ids[row]
         return self._ids[row - self.base]
 
-    def ids_of(self, rows: Sequence[int]) -> list[str]:
-        """The item ids of rows of the bundle or of the overlay."""
+    def ids_of(self, rows: I64) -> list[str]:
+        """The item ids of rows (n,) of the bundle or of the overlay."""
         if not self.slots:
             return self._snapshot.bundle.item_ids.of_rows(rows)
-        return [self.id_of(row) for row in rows]
+        return [self.id_of(row) for row in rows.tolist()]
 
     def row(self, item_id: str) -> int:
         """The row of an item, dead or alive; -1 when neither the bundle nor the overlay has it."""

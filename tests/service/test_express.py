@@ -1,14 +1,28 @@
 """The express way answers as the route does, which documents both; a header leads to the route."""
 
+import asyncio
+import sys
+from pathlib import Path
+from types import FrameType
 from urllib.parse import quote
 
 import httpx
 import pytest
+from starlette.types import Message
 
 from contract.bundle import Bundle
+from contract.store import LocalStore
 from service import express
+from service.app import create_api
+from service.express import Express
+from service.front import Front
+from service.metrics import Metrics
+from service.settings import Settings
 from tests.service.server import Server
 
+MOST_CALLS = 500
+"""A fifth more than it took on 2026-11-23."""
+DUE = [(b"x-tandem-deadline", b"3600000")]
 ROUTE = {"X-Tandem-Deadline": "3600000"}
 
 GOOD = (
@@ -102,3 +116,52 @@ def test_what_was_remembered_does_not_carry_a_user_over(server: Server, bundle: 
         answer = server.client.get(f"/v1/recommendations/{user}?k=5").json()
 
         assert answer["user_id"] == user
+
+
+def test_a_plain_request_takes_few_calls_of_python(
+    shelf: LocalStore, metrics: Metrics, tmp_path: Path
+) -> None:
+    """A guard of what a request costs that no other work on the machine can move."""
+    settings = Settings(store=str(shelf.root), state=str(tmp_path / "state"))
+    api = create_api(settings, metrics)
+    app = Front(Express(api), settings, metrics, "0")
+
+    async def count() -> tuple[int, int]:
+        async with api.router.lifespan_context(api):
+            # The first ones fill what is kept.
+            _, plain = await calls(app, []), await calls(app, [])
+            _, route = await calls(app, DUE), await calls(app, DUE)
+        return plain, route
+
+    plain, route = asyncio.run(count())
+    print(f"calls of Python functions: {plain} by the express way, {route} by the route")
+
+    assert plain < MOST_CALLS
+    assert route > 2 * plain
+
+
+async def calls(app: Front, headers: list[tuple[bytes, bytes]]) -> int:
+    """Of Python functions, until a recommendation is answered."""
+    made = status = 0
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal made
+        made += event == "call"
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+
+    path = "/v1/recommendations/u7"
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode()}
+    scope |= {"query_string": b"k=50", "headers": headers, "scheme": "http", "root_path": ""}
+    sys.setprofile(profile)
+    try:
+        await app(scope, receive, send)
+    finally:
+        sys.setprofile(None)
+    assert status == 200
+    return made

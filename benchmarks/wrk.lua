@@ -1,0 +1,23 @@
+-- GETs of the paths in a file, by turns; where a second file is given, every tenth request is a POST
+-- of one of its lines as an event.
+local paths, events, n = {}, {}, 0
+
+local function lines(name)
+  local found = {}
+  for line in io.lines(name) do found[#found + 1] = line end
+  return found
+end
+
+function init(args)
+  paths = lines(args[1])
+  if args[2] then events = lines(args[2]) end
+end
+
+function request()
+  n = n + 1
+  if #events > 0 and n % 10 == 0 then
+    local headers = {["Content-Type"] = "application/json"}
+    return wrk.format("POST", "/v1/events", headers, events[n % #events + 1])
+  end
+  return wrk.format("GET", paths[n % #paths + 1])
+end
