@@ -8,7 +8,8 @@ expected and what to do.
     ├── SettingsError           an option of the service is out of bounds: it is named
     ├── ExtraMissing            an optional dependency is not installed: the pip command is named
     ├── TrainingError           training cannot go on (no samples, NaN loss)
-    ├── StoreError              a store, channel or version does not exist or cannot be written
+    ├── StoreError              a store, channel or version does not exist
+    │   └── DiskError           the disk of a store is full, or cannot be written
     ├── BundleError             a bundle is unreadable, damaged or of another format
     ├── BackendError            the server that holds an index does not answer as it must
     ├── GateError               a bundle was built, and refused before its channel moved
@@ -68,6 +69,10 @@ class TrainingError(TandemError):
 
 class StoreError(TandemError):
     code = "bad_store"
+
+
+class DiskError(StoreError):
+    code = "disk_failed"
 
 
 class BundleError(TandemError):

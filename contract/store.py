@@ -8,7 +8,8 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +17,7 @@ from typing import Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.bundle import sync, write_bundle
-from contract.errors import StoreError
+from contract.errors import DiskError, StoreError
 from contract.manifest import Manifest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -42,7 +43,8 @@ class Store(Protocol):
         ...
 
     def add(self, fill: Callable[[Path, str], Manifest]) -> Manifest:
-        """Write a new bundle through `fill(directory, version)`, complete or not at all."""
+        """Write a new bundle through `fill(directory, version)`, complete or not at all. Raises
+        DiskError where the store cannot be written, as `point` and `rollback` do."""
         ...
 
     def channels(self) -> dict[str, Channel]: ...
@@ -82,7 +84,8 @@ class LocalStore:
     def add(self, fill: Callable[[Path, str], Manifest]) -> Manifest:
         version = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3] + f"-{secrets.token_hex(2)}"
         destination = self.root / "bundles" / version
-        return write_bundle(destination, lambda directory: fill(directory, version))
+        with _explained(destination):
+            return write_bundle(destination, lambda directory: fill(directory, version))
 
     def channels(self) -> dict[str, Channel]:
         names = sorted(path.stem for path in (self.root / "channels").glob("*.json"))
@@ -120,19 +123,41 @@ class LocalStore:
 
     def _write(self, name: str, channel: Channel) -> Channel:
         path = self._channel_path(name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, staged = tempfile.mkstemp(prefix=".staging-", dir=path.parent)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(channel.model_dump_json())
-            file.flush()
-            os.fsync(file.fileno())
-        Path(staged).chmod(0o644)
-        Path(staged).replace(path)
-        sync(path.parent)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, channel.model_dump_json())
         return channel
 
     def _channel_path(self, name: str) -> Path:
         return self.root / "channels" / f"{_checked(name, 'channel')}.json"
+
+
+def _replace(path: Path, text: str) -> None:
+    """Atomically and durably: whoever reads finds what was there or all of this."""
+    descriptor, name = tempfile.mkstemp(prefix=".staging-", dir=path.parent)
+    staged = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.chmod(0o644)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{path}: cannot be written ({error.strerror or error}); see that the disk "
+            "has room and may be written, then try again"
+        ) from error
 
 
 def open_store(uri: str) -> Store:

@@ -20,6 +20,12 @@ SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 
 SOURCES = ("model", "session", "fallback")
 
+COUNTING = ("counter", "histogram")
+KINDS = (*COUNTING, "gauge_livemin", "gauge_livemax")
+"""The library has a file of each kind for each slot."""
+RESERVED = 2**20
+"""Bytes of such a file; a series takes some 200."""
+
 Result = Literal["swapped", "refused"]
 
 
@@ -47,12 +53,21 @@ class RecallMetrics:
         self.answers = {source: metrics.answers.labels(variant, source) for source in SOURCES}
 
 
+def _reserve(path: Path, anew: bool) -> None:
+    """Zeros, written out. The library would make a file with holes and map it, and a process that
+    touches a hole when the disk is full is killed. A worker that takes another's place finds its
+    counts; the gauges start `anew`, in the room that they have."""
+    if anew or not path.exists():
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(bytes(RESERVED))
+
+
 class Metrics:
     def __init__(self, registry: "CollectorRegistry", slot: int, runtime: Path) -> None:
         from prometheus_client import Counter, Gauge, Histogram, values
 
-        for stale in (runtime / "metrics").glob(f"gauge_*_{slot}.db"):
-            stale.unlink()
+        for kind in KINDS:
+            _reserve(runtime / "metrics" / f"{kind}_{slot}.db", anew=kind not in COUNTING)
         values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]
         self.requests = Counter(
             "tandem_requests",
