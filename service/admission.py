@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
+from typing import NoReturn
 
 from contract.errors import Overloaded, TooLarge
 from service.metrics import Metrics
@@ -37,16 +38,26 @@ class Gate:
                 f"requests: at most {self._capacity} (max_admitted), found {recalls}; send fewer"
             )
         if self._admitted + recalls > self._capacity:
-            self._metrics.turned_away.labels("full").inc(recalls)
-            raise Overloaded(
-                f"{self._admitted} recalls wait, at most {self._capacity} may (max_admitted); "
-                "try again later"
-            )
+            self._refuse(recalls)
         self._admitted += recalls
         try:
             yield lambda: self._turn(due)
         finally:
             self._admitted -= recalls
+
+    def expect(self, recalls: int) -> None:
+        """Raises Overloaded where so many, or as many as there may be, would not fit now: to be
+        asked before a body is read, which costs more than to refuse it. So batches, which are
+        expected at their largest, leave room for single recalls."""
+        if self._admitted + min(recalls, self._capacity) > self._capacity:
+            self._refuse(1)
+
+    def _refuse(self, recalls: int) -> NoReturn:
+        self._metrics.turned_away.labels("full").inc(recalls)
+        raise Overloaded(
+            f"{self._admitted} recalls wait, at most {self._capacity} may (max_admitted); "
+            "try again later"
+        )
 
     async def _turn(self, due: float | None) -> None:
         await asyncio.sleep(0)

@@ -27,6 +27,12 @@ PREFIX = "/v1/recommendations/"
     for route in recall.router.routes
     if isinstance(route, APIRoute) and route.endpoint is recall.get_recommendations
 )
+BODIES = {
+    route.path: (route, route.endpoint is recall.post_batch)
+    for route in recall.router.routes
+    if isinstance(route, APIRoute) and route.methods == {"POST"}
+}
+"""Path -> the route, and whether it takes many requests at once."""
 LONGEST_ID = 256
 LISTS = frozenset(
     field.alias or name
@@ -45,6 +51,9 @@ class Express:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in BODIES:
+            await self._post(scope, receive, send)
+            return
         user_id = _user(scope)
         wanted = _wanted(scope["query_string"]) if user_id else None
         if user_id is None or wanted is None:
@@ -64,6 +73,17 @@ class Express:
             headers = [(b"content-length", length), (b"content-type", b"application/json")]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": body})
+
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """To the route, unless there is no room for what is asked: then its body is not read."""
+        parts = self._api.state.parts
+        scope["route"], batch = BODIES[scope["path"]]
+        try:
+            parts.gate.expect(parts.settings.max_recalls if batch else 1)
+        except TandemError as error:
+            await refusal(error, scope, self._api.state.told)(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
 
 
 def _user(scope: Scope) -> str | None:

@@ -42,6 +42,16 @@ def test_recalls_are_admitted_up_to_the_capacity_and_again_when_some_are_done(ga
         pass
 
 
+def test_what_would_not_fit_is_refused_before_it_is_read(gate: Gate) -> None:
+    gate.expect(CAPACITY + 1)
+    with gate.admit(2):
+        gate.expect(CAPACITY - 2)
+        with pytest.raises(Overloaded, match=r"2 recalls wait, at most 6 may"):
+            gate.expect(CAPACITY - 1)
+    with gate.admit(CAPACITY), pytest.raises(Overloaded):
+        gate.expect(1)
+
+
 def test_a_batch_and_single_recalls_take_turns(gate: Gate) -> None:
     done: list[str] = []
 
