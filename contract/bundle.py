@@ -6,6 +6,7 @@ checked before an array is handed out, and every array is memory-mapped, never c
 """
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -16,27 +17,36 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contract import manifest as manifests
 from contract.arrays import F32, I32, I64, U8
 from contract.attributes import Postings
 from contract.errors import BundleError
 from contract.features import Encoded
-from contract.ids import Ids, Texts
+from contract.files import read_small
+from contract.graph import check_tower
+from contract.ids import UNKNOWN, Ids, Texts
 from contract.index import discard_index
 from contract.kinds import HISTORY
 from contract.manifest import FileEntry, Manifest, read_manifest
 from contract.popularity import DEPTH
+from contract.sound import check_arrays
 
 USER_TOWER = "user_tower.onnx"
 ITEM_TOWER = "item_tower.onnx"
 GOLDEN = "golden.json"
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NPY = b"\x93NUMPY\x01\x00"
+"""How a .npy file of version 1.0 begins."""
+NPY_HEADER = re.compile(
+    rb"\{'descr': '([<>|](?:f[48]|[iu][1248]))', 'fortran_order': False, "
+    rb"'shape': \(([\d, ]{1,60})\), \} *\n"
+)
 
 Shape = tuple[str | int | None, ...]
 
@@ -77,6 +87,21 @@ ARRAYS: dict[str, tuple[str, Shape]] = {
     "user_items_times": ("int64", (None,)),
 }
 """Array -> its dtype and shape. A name stands for a size of the manifest, None for any size."""
+
+
+class Golden(BaseModel):
+    """A request with the answer that the publisher got: one index search of the user's vectors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    user_id: str
+    rows: tuple[tuple[int, ...], ...]
+    """(K, k)"""
+    scores: tuple[tuple[float | None, ...], ...]
+    """(K, k); null where it was not a number, which no answer is like."""
+
+
+GOLDENS = TypeAdapter(Annotated[tuple[Golden, ...], Field(min_length=1)])
 
 
 class ItemState(IntEnum):
@@ -181,11 +206,34 @@ class Bundle:
         return its
 
     @cached_property
-    def golden(self) -> list[dict[str, Any]]:
-        """Requests with the answers that the publisher got: {user_id, rows (K, k), scores (K, k)},
-        one index search of the user's vectors."""
-        golden: list[dict[str, Any]] = orjson.loads((self.path / GOLDEN).read_bytes())
+    def golden(self) -> tuple[Golden, ...]:
+        """What the publisher asked and was answered. Raises BundleError where it is nothing that
+        this bundle could be asked."""
+        path = self.path / GOLDEN
+        try:
+            golden = GOLDENS.validate_json(read_small(path))
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"])) or "document"
+            raise BundleError(f"{path}: {key}: {first['msg']}; publish the run again") from error
+        for request in golden:
+            self._require_askable(request)
         return golden
+
+    def _require_askable(self, request: Golden) -> None:
+        where, dims = f"{self.path / GOLDEN}: user '{request.user_id}'", self.manifest.dims
+        if self.user_ids.row(request.user_id) == UNKNOWN:
+            raise BundleError(f"{where} is not in the bundle; publish the run again")
+        k = len(request.rows[0]) if request.rows else 0
+        sizes = {len(answer) for answer in (*request.rows, *request.scores)}
+        interests = {len(request.rows), len(request.scores)}
+        if interests != {dims.interests} or sizes != {k} or not 0 < k <= dims.items:
+            raise BundleError(
+                f"{where}: expected rows and scores of {dims.interests} x 1 to {dims.items}; "
+                "publish the run again"
+            )
 
     def _ids(self, stem: str) -> Ids:
         parts = {p: self.arrays[f"{stem}_{p}"] for p in ("text", "offsets", "hashes", "rows")}
@@ -257,7 +305,10 @@ def open_bundle(path: Path) -> Bundle:
         raise BundleError(f"{path}: the manifest lists no {missing[0]}; publish the run again")
     for name, entry in manifest.files.items():
         _verify(path, name, entry)
+    for name in (USER_TOWER, ITEM_TOWER):
+        check_tower(path / name)
     arrays = {name: _map(path / f"{name}.npy", name, manifest) for name in ARRAYS}
+    check_arrays(path, manifest, arrays)
     return Bundle(path, manifest, arrays)
 
 
@@ -305,23 +356,39 @@ def _verify(directory: Path, name: str, entry: FileEntry) -> None:
 
 
 def _map(path: Path, name: str, manifest: Manifest) -> npt.NDArray[Any]:
-    try:
-        # Not np.load, which also takes archives and pickles.
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, OverflowError, OSError) as error:
-        raise BundleError(f"{path}: not a .npy array: {error}; publish again") from error
-    dtype, shape = ARRAYS[name]
-    wanted = tuple(_size(part, manifest) for part in shape)
-    fits = len(wanted) == array.ndim and all(
-        w is None or w == f for w, f in zip(wanted, array.shape, strict=True)
+    found, shape, begin = _header(path)
+    dtype, sizes = ARRAYS[name]
+    wanted = tuple(_size(part, manifest) for part in sizes)
+    fits = len(wanted) == len(shape) and all(
+        w is None or w == f for w, f in zip(wanted, shape, strict=True)
     )
-    if array.dtype != dtype or not fits:
+    if found != dtype or not fits:
         raise BundleError(
-            f"{path}: {array.dtype} {array.shape}, the manifest says {dtype} {wanted}; "
-            "publish the run again"
+            f"{path}: {found} {shape}, the manifest says {dtype} {wanted}; publish the run again"
         )
+    size, expected = path.stat().st_size, begin + math.prod(shape) * found.itemsize
+    if size != expected:
+        raise BundleError(
+            f"{path}: not a .npy array: {size:,} bytes, its header says {expected:,}; publish again"
+        )
+    array = np.memmap(path, found, "r", begin, shape)
     # A plain view: a memmap object costs a Python-level call on every slice.
     return array.view(np.ndarray)
+
+
+def _header(path: Path) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Type and shape of a .npy array, and where its numbers begin.
+
+    Read strictly, not by numpy, which evaluates headers as Python and takes archives and pickles.
+    """
+    with path.open("rb") as file:
+        head = file.read(len(NPY) + 2)
+        size = int.from_bytes(head[len(NPY) :], "little")
+        match = NPY_HEADER.fullmatch(file.read(size))
+    if not head.startswith(NPY) or not match:
+        raise BundleError(f"{path}: not a .npy array as numpy writes it; publish again")
+    shape = tuple(int(number) for number in re.findall(rb"\d+", match[2]))
+    return np.dtype(match[1].decode()), shape, len(head) + size
 
 
 def _size(part: str | int | None, manifest: Manifest) -> int | None:

@@ -32,6 +32,7 @@ Kind = Literal["category", "multi", "number", "text", "vector"]
 
 MAX_MULTI = 16
 MAX_TEXT = 128
+MAX_HISTORY = 10_000
 NUMBER_CLIP = 10.0
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -325,7 +326,7 @@ class Schema(BaseModel):
 
     users: Fields
     items: Fields
-    history_length: Annotated[int, Field(ge=1)]
+    history_length: Annotated[int, Field(ge=1, le=MAX_HISTORY)]
 
 
 def _unknown(name: str, known: Collection[str]) -> FeatureError:

@@ -160,7 +160,16 @@ class SqliteJournal:
         query = "SELECT seq, at, kind, body FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
         with self._reading, self._explained():
             rows = self._reader.execute(query, (after, limit)).fetchall()
-        return [Record(seq, at, kind, orjson.loads(body)) for seq, at, kind, body in rows]
+        return [Record(seq, at, kind, self._decoded(seq, body)) for seq, at, kind, body in rows]
+
+    def _decoded(self, seq: int, body: object) -> dict[str, Any]:
+        try:
+            found = orjson.loads(body)  # type: ignore[arg-type]
+        except orjson.JSONDecodeError as exc:
+            raise JournalError(f"journal {self._path}: entry {seq} is damaged ({exc})") from exc
+        if not isinstance(found, dict):
+            raise JournalError(f"journal {self._path}: entry {seq} is damaged (not an object)")
+        return found
 
     def moved(self) -> bool:
         with self._reading, self._explained():

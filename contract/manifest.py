@@ -9,11 +9,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 from contract.attributes import Attributes
 from contract.errors import BundleError
 from contract.features import Encoded, Schema
+from contract.files import read_small
 from contract.kinds import Kinds
 from contract.popularity import Popularity
 
 FORMAT = 1
 NAME = "manifest.json"
+UPGRADE = "publish the run again: tandem publish RUN --to STORE"
+"""Of a format that is not read any more."""
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -103,7 +106,7 @@ def read_manifest(directory: Path) -> Manifest:
     """Raises BundleError when there is none, or when it is not one that this release reads."""
     path = directory / NAME
     try:
-        text = path.read_bytes()
+        text = read_small(path)
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error.strerror}); publish again") from error
     return parse_manifest(text, str(path))
@@ -116,7 +119,7 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         if found != FORMAT:
             raise BundleError(
                 f"{name}: bundle format {found}, this release reads format {FORMAT}; "
-                + ("upgrade the service" if found > FORMAT else "publish the run again")
+                + ("upgrade the service" if found > FORMAT else UPGRADE)
             )
         return Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.bundle import sync, write_bundle
 from contract.errors import DiskError, StoreError
+from contract.files import read_small
 from contract.manifest import Manifest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -95,7 +96,7 @@ class LocalStore:
     def channel(self, name: str) -> Channel | None:
         path = self._channel_path(name)
         try:
-            return Channel.model_validate_json(path.read_bytes())
+            return Channel.model_validate_json(read_small(path))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from contract.arrays import F32
-from contract.bundle import Bundle
+from contract.bundle import Bundle, Golden
 from contract.errors import GateError
 from contract.ids import Ids
 from contract.index.base import Index
@@ -117,7 +116,7 @@ def golden(bundle: Bundle, towers: Towers, index: Index) -> Check:
     """The requests that the service replays before it serves, replayed out of nothing but the files
     of the bundle: the exported tower, the histories, the index as it is opened."""
     asked = bundle.golden
-    users = np.array([bundle.user_ids.row(request["user_id"]) for request in asked], np.int64)
+    users = np.array([bundle.user_ids.row(request.user_id) for request in asked], np.int64)
     vectors = user_vectors(towers, bundle, users)
     answered = sum(
         user >= 0 and _answers(index, of_user, request)
@@ -131,10 +130,10 @@ def golden(bundle: Bundle, towers: Towers, index: Index) -> Check:
     )
 
 
-def _answers(index: Index, vectors: F32, request: Mapping[str, Any]) -> bool:
-    wanted = np.array(request["rows"])
+def _answers(index: Index, vectors: F32, request: Golden) -> bool:
+    wanted = np.array(request.rows)
     # A score that is no number was written as null.
-    expected = np.array(request["scores"], np.float32)
+    expected = np.array(request.scores, np.float32)
     rows, scores = index.search(vectors, wanted.shape[1])
     overlap = np.mean([np.isin(w, r).mean() for w, r in zip(wanted, rows, strict=True)])
     worst = np.abs(scores - expected).max()

@@ -146,20 +146,20 @@ def _rehearse(snapshot: Snapshot) -> None:
     """Replay the golden requests. Raises BundleError when the answers are not the publisher's."""
     bundle = snapshot.bundle
     for request in bundle.golden:
-        user = bundle.user_ids.row(request["user_id"])
+        user = bundle.user_ids.row(request.user_id)
         rows = bundle.history(user)[-snapshot.history_length() :]
         history = bundle.history_vectors[rows]
         profile = Encoded(
             bundle.users.codes[user : user + 1], bundle.users.numbers[user : user + 1]
         )
         vectors = snapshot.embed_user(user, profile, history)
-        found, scores = snapshot.index.search(vectors, len(request["rows"][0]))
-        wanted = np.array(request["rows"])
+        found, scores = snapshot.index.search(vectors, len(request.rows[0]))
+        wanted = np.array(request.rows)
         overlap = np.mean([np.isin(f, w).mean() for f, w in zip(found, wanted, strict=True)])
-        difference = float(np.abs(scores[:, 0] - np.array(request["scores"])[:, 0]).max())
+        difference = float(np.abs(scores[:, 0] - np.array(request.scores, np.float32)[:, 0]).max())
         if not (overlap >= GOLDEN_OVERLAP and difference <= GOLDEN_DIFFERENCE):
             raise BundleError(
-                f"{bundle.path}: golden request of user '{request['user_id']}': "
+                f"{bundle.path}: golden request of user '{request.user_id}': "
                 f"{overlap:.2f} of the expected items (at least {GOLDEN_OVERLAP}), best score off "
                 f"by {difference:.1e} (at most {GOLDEN_DIFFERENCE:g}); publish the run again"
             )

@@ -1,6 +1,6 @@
 """The exported towers: arrays in, vectors out. One ONNX Runtime session each, on one thread."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,15 @@ from contract.bundle import ITEM_TOWER, USER_TOWER, Bundle
 from contract.errors import BundleError
 from contract.features import Encoded
 
+ITEM = ("identity", "codes", "numbers")
+USER = (*ITEM, "history", "mask")
+"""What a tower may be fed; one that does not need all of it has fewer inputs."""
+
 
 class UserTower:
     def __init__(self, bundle: Bundle) -> None:
-        self._session = _open(bundle.path / USER_TOWER)
+        dims = bundle.manifest.dims
+        self._session = _open(bundle.path / USER_TOWER, USER, [[dims.interests, dims.dim]])
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._one = _One(self._session, bundle)
 
@@ -80,7 +85,8 @@ class _One:
 
 class ItemTower:
     def __init__(self, bundle: Bundle) -> None:
-        self._session = _open(bundle.path / ITEM_TOWER)
+        dims = bundle.manifest.dims
+        self._session = _open(bundle.path / ITEM_TOWER, ITEM, [[dims.dim], [dims.history]])
         self._inputs = {node.name for node in self._session.get_inputs()}
 
     def __call__(self, identity: F32, items: Encoded) -> tuple[F32, F32]:
@@ -90,17 +96,32 @@ class ItemTower:
         return vectors, history
 
 
-def _open(path: Path) -> ort.InferenceSession:
+def _open(path: Path, inputs: Sequence[str], outputs: list[list[int]]) -> ort.InferenceSession:
+    """A tower with no other inputs than these, and with outputs of these shapes, after the batch.
+    Raises BundleError."""
     options = ort.SessionOptions()
     # A worker is one process on one core: more threads would only fight each other.
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     try:
-        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     # ONNX Runtime's exceptions share no base below Exception.
     except Exception as error:
         first = str(error).splitlines()[0]
         raise BundleError(f"{path}: not a tower that ONNX Runtime loads: {first}") from error
+    others = [node.name for node in session.get_inputs() if node.name not in inputs]
+    if others:
+        raise BundleError(
+            f"{path}: has the input '{others[0]}', known are {', '.join(inputs)}; publish the run "
+            "again"
+        )
+    found = [node.shape[1:] for node in session.get_outputs()]
+    if found != outputs:
+        raise BundleError(
+            f"{path}: its outputs are {found} after the batch, the manifest says {outputs}; "
+            "publish the run again"
+        )
+    return session
 
 
 def _run(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import pytest
 
 from contract.attributes import Attributes
@@ -143,7 +144,8 @@ def damage_newer(bundle: Path) -> tuple[str, ...]:
 
 def damage_older(bundle: Path) -> tuple[str, ...]:
     edit_manifest(bundle, lambda d: d.update(format=FORMAT - 1))
-    return (f"bundle format {FORMAT - 1}", f"reads format {FORMAT}", "publish the run again")
+    upgrade = "publish the run again: tandem publish RUN --to STORE"
+    return (f"bundle format {FORMAT - 1}", f"reads format {FORMAT}", upgrade)
 
 
 def damage_json(bundle: Path) -> tuple[str, ...]:
@@ -248,6 +250,242 @@ def damage_short_data(bundle: Path) -> tuple[str, ...]:
     return ("popularity.npy: not a .npy array",)
 
 
+def change(bundle: Path, name: str, edit: Callable[[npt.NDArray[Any]], object]) -> None:
+    """An array, edited in place, and the manifest to suit."""
+    array = np.load(bundle / f"{name}.npy")
+    edit(array)
+    replace(bundle, f"{name}.npy", npy(array, bundle.parent))
+
+
+def put(position: Any, value: Any) -> Callable[[npt.NDArray[Any]], None]:
+    def edit(array: npt.NDArray[Any]) -> None:
+        array[position] = value
+
+    return edit
+
+
+def damage_manifest_link(bundle: Path) -> tuple[str, ...]:
+    path = bundle / "manifest.json"
+    path.rename(bundle.parent / "elsewhere.json")
+    path.symlink_to(bundle.parent / "elsewhere.json")
+    return ("manifest.json: cannot be read (Too many levels of symbolic links)",)
+
+
+def damage_manifest_pipe(bundle: Path) -> tuple[str, ...]:
+    (bundle / "manifest.json").unlink()
+    os.mkfifo(bundle / "manifest.json")
+    return ("manifest.json: cannot be read (not a plain file)",)
+
+
+def damage_manifest_large(bundle: Path) -> tuple[str, ...]:
+    rewrite(bundle / "manifest.json", b"")
+    os.truncate(bundle / "manifest.json", 2**40)
+    return ("manifest.json: cannot be read (1,099,511,627,776 bytes, expected at most",)
+
+
+def damage_nan(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "item_vectors", put((7, 3), np.nan))
+    return ("item_vectors.npy: holds NaN or infinity, expected finite numbers",)
+
+
+def damage_infinity(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "user_identity", put((0, 0), -np.inf))
+    return ("user_identity.npy: holds NaN or infinity",)
+
+
+def damage_offsets_descend(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "attributes_offsets", put(5, 10**12))
+    return ("attributes_offsets.npy: descends, expected ascending numbers",)
+
+
+def damage_offsets_end(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "user_items_offsets", put(-1, 10**9))
+    return ("user_items_offsets.npy: goes from 0 to 1000000000, expected 0 to",)
+
+
+def damage_offsets_begin(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "tagged_offsets", put(0, -8))
+    return ("tagged_offsets.npy: goes from -8 to",)
+
+
+def damage_hashes(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "item_ids_hashes", put(-1, 0))
+    return ("item_ids_hashes.npy: descends",)
+
+
+def damage_rows_beyond(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "user_items_rows", put(11, 210))
+    return ("user_items_rows.npy: holds 210, expected 0 to 209",)
+
+
+def damage_rows_negative(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "popular_rows", put((0, 0), -1))
+    return ("popular_rows.npy: holds -1, expected 0 to 209",)
+
+
+def damage_rows_twice(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "user_ids_rows", lambda rows: rows.__setitem__(0, rows[1]))
+    return ("user_ids_rows.npy: lacks row", "expected each row once")
+
+
+def damage_order(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "number_order", put((0, slice(None)), 0))
+    return ("number_order.npy: lacks row 1, expected each row once",)
+
+
+def damage_code(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "item_codes", put((0, -1), 2**30))
+    return ("item_codes.npy: holds 1073741824, expected 0 to",)
+
+
+def damage_state(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "item_states", put(0, 9))
+    return ("item_states.npy: holds 9, expected 0 to 2",)
+
+
+def damage_flags(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "user_items_flags", put(0, 64))
+    return ("user_items_flags.npy: holds 64, expected 0 to 3",)
+
+
+def damage_length(bundle: Path) -> tuple[str, ...]:
+    short = np.load(bundle / "user_items_times.npy")[:-1]
+    replace(bundle, "user_items_times.npy", npy(short, bundle.parent))
+    return ("user_items_times.npy: has", "as user_items_rows")
+
+
+def damage_popularity(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "popularity", put(3, -1.0))
+    return ("popularity.npy: holds -1.0, expected 0 or more",)
+
+
+def damage_text(bundle: Path) -> tuple[str, ...]:
+    change(bundle, "attributes_text", put(100, 0xFF))
+    return ("attributes_text.npy: is not UTF-8 (invalid start byte)",)
+
+
+def damage_letter(bundle: Path) -> tuple[str, ...]:
+    first = int(np.load(bundle / "item_ids_offsets.npy")[1])
+    change(bundle, "item_ids_text", put(slice(first - 1, first + 1), (0xC3, 0xA9)))
+    return ("item_ids_offsets.npy: leads into the middle of a letter",)
+
+
+def damage_history_length(bundle: Path) -> tuple[str, ...]:
+    edit_manifest(bundle, lambda d: d["features"].update(history_length=10**9))
+    return ("manifest.json: features.history_length: Input should be less than or equal to 10000",)
+
+
+def damage_golden_json(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "golden.json", b"[")
+    return ("golden.json: document: Invalid JSON",)
+
+
+def damage_golden_none(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "golden.json", b"[]")
+    return ("golden.json: document: Tuple should have at least 1 item",)
+
+
+def damage_golden_user(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "golden.json", b'[{"user_id": "nobody", "rows": [[0]], "scores": [[1.0]]}]')
+    return ("golden.json: user 'nobody' is not in the bundle",)
+
+
+def damage_golden_interests(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "golden.json", b'[{"user_id": "u0", "rows": [[0]], "scores": [[1], [1]]}]')
+    return ("golden.json: user 'u0': expected rows and scores of 1 x 1 to 210",)
+
+
+def damage_tower_empty(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "item_tower.onnx", b"")
+    return ("item_tower.onnx: not an ONNX model: it has no graph",)
+
+
+def damage_tower_text(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "item_tower.onnx", b"not a tower")
+    return ("item_tower.onnx: not an ONNX model",)
+
+
+def damage_tower_cut(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "user_tower.onnx", (bundle / "user_tower.onnx").read_bytes()[:-9])
+    return ("user_tower.onnx: not an ONNX model: it ends within a field",)
+
+
+def change_tower(bundle: Path, name: str, edit: Callable[[Any], object]) -> None:
+    model = onnx.load(bundle / name)
+    edit(model)
+    replace(bundle, name, model.SerializeToString())
+
+
+def damage_tower_outside(bundle: Path) -> tuple[str, ...]:
+    def edit(model: Any) -> None:
+        weights = model.graph.initializer[0]
+        weights.ClearField("raw_data")
+        weights.data_location = onnx.TensorProto.EXTERNAL
+        weights.external_data.add(key="location", value="../../../etc/passwd")
+
+    change_tower(bundle, "user_tower.onnx", edit)
+    return ("user_tower.onnx: the tower has weights outside of the file (external data)",)
+
+
+def damage_tower_outside_nested(bundle: Path) -> tuple[str, ...]:
+    """In an attribute of a node of a graph in an attribute."""
+
+    def edit(model: Any) -> None:
+        inner = onnx.GraphProto(name="inner")
+        constant = inner.node.add(op_type="Constant").attribute.add(name="value")
+        constant.t.external_data.add(key="location", value="weights.bin")
+        model.graph.node.add(op_type="If").attribute.add(name="then_branch").g.CopyFrom(inner)
+
+    change_tower(bundle, "item_tower.onnx", edit)
+    return ("item_tower.onnx: the tower has weights outside of the file",)
+
+
+def damage_tower_domain(bundle: Path) -> tuple[str, ...]:
+    change_tower(
+        bundle, "user_tower.onnx", lambda m: m.opset_import.add(domain="com.microsoft", version=1)
+    )
+    return ("user_tower.onnx: the tower uses operators of domain 'com.microsoft'",)
+
+
+def damage_tower_operator(bundle: Path) -> tuple[str, ...]:
+    change_tower(
+        bundle, "user_tower.onnx", lambda m: m.graph.node.add(op_type="Run", domain="my\nown")
+    )
+    return (r"user_tower.onnx: the tower uses operators of domain 'my\nown'; expected ONNX's own",)
+
+
+def damage_tower_function(bundle: Path) -> tuple[str, ...]:
+    change_tower(bundle, "item_tower.onnx", lambda m: m.functions.add(name="f", domain=""))
+    return ("item_tower.onnx: the tower has functions or a training graph",)
+
+
+def damage_tower_loop(bundle: Path) -> tuple[str, ...]:
+    change_tower(bundle, "item_tower.onnx", lambda m: m.graph.node.add(op_type="Loop"))
+    return ("item_tower.onnx: the tower has the operator 'Loop', which may go on for ever",)
+
+
+def damage_tower_deep(bundle: Path) -> tuple[str, ...]:
+    replace(bundle, "user_tower.onnx", framed(7, nested(200)))
+    return ("user_tower.onnx: not an ONNX model: messages in messages, over 32 deep",)
+
+
+def framed(number: int, content: bytes) -> bytes:
+    """A field that holds a message."""
+    size, head = len(content), bytearray([number << 3 | 2])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes(head) + bytes([size]) + content
+
+
+def nested(levels: int) -> bytes:
+    """A graph in an attribute of a node of a graph, and so on."""
+    graph = b""
+    for _ in range(levels):
+        graph = framed(1, framed(5, framed(6, graph)))
+    return graph
+
+
 DAMAGES = [value for name, value in sorted(globals().items()) if name.startswith("damage_")]
 
 
@@ -258,7 +496,7 @@ def test_a_bad_bundle_is_refused_and_the_message_says_what_is_wrong(
     words = damage(damaged)
 
     with pytest.raises(BundleError) as caught:
-        open_bundle(damaged)
+        assert open_bundle(damaged).golden
 
     message = str(caught.value)
     assert [word for word in (str(damaged), *words) if word not in message] == []

@@ -174,7 +174,7 @@ def test_a_golden_request_of_an_unknown_user_is_not_answered(bundle: Bundle) -> 
     first, *others = bundle.golden
     wrong = replace(bundle)
     # As a cached property keeps it.
-    wrong.__dict__["golden"] = [first | {"user_id": "nobody"}, *others]
+    wrong.__dict__["golden"] = (first.model_copy(update={"user_id": "nobody"}), *others)
 
     check = gate.golden(wrong, Towers.open(bundle.path), ExactIndex(bundle.item_vectors))
 

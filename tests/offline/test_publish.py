@@ -146,12 +146,12 @@ def test_an_item_without_interactions_has_the_unknown_identity(bundle: Bundle) -
 def test_golden_requests_are_answered_again_from_the_bundle_alone(bundle: Bundle) -> None:
     index = open_index(bundle)
 
-    assert len({request["user_id"] for request in bundle.golden}) == GOLDEN_USERS
+    assert len({request.user_id for request in bundle.golden}) == GOLDEN_USERS
     for request in bundle.golden:
-        user = bundle.user_ids.row(request["user_id"])
+        user = bundle.user_ids.row(request.user_id)
         rows, scores = index.search(user_vectors(bundle, user), GOLDEN_K)
-        assert rows.tolist() == request["rows"]
-        np.testing.assert_allclose(scores, request["scores"], atol=1e-5)
+        assert rows.tolist() == [list(found) for found in request.rows]
+        np.testing.assert_allclose(scores, np.array(request.scores, np.float32), atol=1e-5)
 
 
 def test_weights_that_are_not_numbers_are_refused_and_the_store_stays(
@@ -235,6 +235,6 @@ def test_interactions_are_enough_for_a_bundle(world: World, tmp_path: Path) -> N
     assert [bundle.attributes[row] for row in (0, 199)] == ["{}", "{}"]
     request = bundle.golden[3]
     rows, _ = open_index(bundle).search(
-        user_vectors(bundle, bundle.user_ids.row(request["user_id"])), GOLDEN_K
+        user_vectors(bundle, bundle.user_ids.row(request.user_id)), GOLDEN_K
     )
-    assert rows.tolist() == request["rows"]
+    assert rows.tolist() == [list(found) for found in request.rows]

@@ -108,9 +108,9 @@ SEALED: list[tuple[Spoil, str]] = [
     (of_another_dim, "float32 (210, 8), the manifest says float32 (210, 16)"),
     (with_wrong_golden_items, "golden request of user 'u0': 0.5"),
     (with_wrong_golden_scores, "best score off by 1.0e-02"),
-    (with_golden_that_is_not_json, "loading failed, JSONDecodeError: unexpected end of data"),
-    (with_a_tower_that_is_not_onnx, "user_tower.onnx: not a tower that ONNX Runtime loads"),
-    (with_a_tower_of_other_inputs, "loading failed, ValueError: Required inputs"),
+    (with_golden_that_is_not_json, "golden.json: document: Invalid JSON"),
+    (with_a_tower_that_is_not_onnx, "user_tower.onnx: not an ONNX model"),
+    (with_a_tower_of_other_inputs, "item_tower.onnx: has the input 'history', known are identity"),
     (with_wrong_item_vectors, "the item tower is off by"),
     (with_wrong_history_vectors, "the item tower is off by"),
 ]
