@@ -29,7 +29,9 @@ def swapper(shelf: LocalStore, metrics: Metrics, tmp_path: Path) -> Iterator[tup
     shutil.copytree(good, store.root / "bundles" / good.name)
     store.point("live", good.name)
     followed = Live("live", journal, metrics)
-    swapper = Swapper(store, Settings(store=str(store.root)), followed, uri, metrics)
+    settings = Settings(store=str(store.root), state=str(tmp_path / "state"))
+    settings.runtime_directory().mkdir(parents=True)
+    swapper = Swapper(store, settings, followed, uri, metrics)
     asyncio.run(swapper.follow())
     assert followed.version == good.name
     yield swapper, followed
