@@ -194,11 +194,11 @@ def _memory(label: str, made: World) -> list[Row]:
         started = time.perf_counter()
         with _service(made.folder, made.store) as service:
             seconds.append(time.perf_counter() - started)
-            alone = _pss(service, 1)
+            alone = _pss(service)
     with _service(made.folder, made.store, cores=CORES, workers=SHARING) as service:
-        together = _pss(service, SHARING)
+        together = _pss(service)
     with _service(made.folder, empty, cores=CORES, ready="/healthz", workers=SHARING) as service:
-        bare = _pss(service, SHARING) / SHARING
+        bare = _pss(service) / SHARING
     ratio = (together - SHARING * bare) / (alone - bare)
     what = f"{label} memory of {SHARING} workers over that of one, without the interpreters"
     return [
@@ -267,21 +267,23 @@ def _service(
     store: LocalStore,
     cores: Sequence[int] = (SERVED,),
     ready: str = "/readyz",
+    workers: int = 1,
     **options: object,
 ) -> Iterator[Service]:
-    """A service with a journal of its own."""
+    """A service with a journal of its own, once every worker of it is ready."""
     with TemporaryDirectory(dir=folder) as state, pinned(*cores):
-        given = {"workers": 1, "state": state} | options
+        given = {"workers": workers, "state": state} | options
         log = Path(state) / "service.log"
         with local_service(str(store.root), log, given, ready=ready) as service:
+            seen: set[str] = set()
+            while len(seen) < workers:
+                status, _, worker = service.call("GET", ready)
+                seen |= {worker} if status == 200 else set()
             yield service
 
 
-def _pss(service: Service, workers: int) -> int:
-    """Of all processes of the service, once every worker has answered."""
-    seen: set[str] = set()
-    while len(seen) < workers:
-        seen.add(service.call("GET", "/healthz")[2])
+def _pss(service: Service) -> int:
+    """Of all processes of the service."""
     return sum(map(proportional_bytes, descendants(service.process.pid)[1:]))
 
 
