@@ -28,7 +28,7 @@ from tests.service.server import Server, wait_until
 from tests.service.shop import ids_of, path
 
 KILLS = lasting(3, 30, 900)
-MOST_SECONDS_BETWEEN_KILLS = lasting(1, 5, 5)
+MOST_SECONDS_BETWEEN_KILLS = lasting(1, 3, 5)
 WRITERS, READERS, WORKERS, LATEST = 2, 1, 2, 20
 PAUSE = 0.05
 READY_SECONDS = 5.0

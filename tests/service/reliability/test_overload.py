@@ -75,7 +75,7 @@ def test_too_much_is_refused_and_the_rest_is_answered(floor: Floor, tmp_path: Pa
     options = {"channels": "live", "max_admitted": CAPACITY, "max_recalls": BATCH}
     with Server(floor.store.root, tmp_path / "state", **options) as server:
         crowd = Crowd(server.port)
-        with crowd.of(batchers=1, singles=0, pause=0):
+        with crowd.of(batchers=2, singles=0, pause=0):
             peak = answered_a_second(server)
         (pid,) = server.workers()
         memory, calm = resident(pid), latency(server)
