@@ -164,3 +164,18 @@ def test_vectors_of_other_lengths_are_found_as_well(slots: Slots) -> None:
     slots.segment.update(longer, slots.vectors)
 
     assert slots.recall(K) > 0.9
+
+
+def test_an_item_finds_itself_among_others_that_are_all_but_equal() -> None:
+    slots = Slots()
+    slots.append(1)
+    near = slots.vectors + 1e-3 * slots.rng.standard_normal((2_000, DIM))
+    near /= np.linalg.norm(near, axis=1, keepdims=True)
+    slots.vectors = near.astype(np.float32)
+    slots.segment = Segment(SCANNED, TAIL)
+    slots.segment.update(np.arange(2_000), slots.vectors)
+    slots.segment.settle(slots.vectors)
+
+    found = slots.search(slots.vectors, 3)
+
+    assert [own for own, (rows, _) in enumerate(found) if own not in rows] == []
