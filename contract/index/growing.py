@@ -1,8 +1,8 @@
 """An inverted file in memory that takes in vectors while it serves: for what is written online.
 
-The lists propose, the caller's own vectors decide. The lists hold the numbers in full: of items that
-differ in a year or a price, shorter codes confused more than are scored again, and an item did not
-find its twin.
+The lists propose, the caller's own vectors decide. The lists hold the numbers in full: of items
+that differ in a year or a price, shorter codes confused more than are scored again, and an item did
+not find its twin.
 """
 
 import numpy as np
