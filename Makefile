@@ -19,7 +19,7 @@ demo: install ## The whole story in a minute; KEEP=1 leaves the service up, DATA
 	$(BIN)/tandem demo $(if $(KEEP),--keep) $(if $(DATA),--data $(DATA)) $(if $(FROM),--from $(FROM))
 
 test: check ## All checks, then all tests
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist loadfile tests/service/test_operations.py tests  # the longest first
 
 check: install ## Lint, format and types
 	$(BIN)/ruff check .

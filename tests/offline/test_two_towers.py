@@ -126,15 +126,6 @@ def test_a_position_along_a_history_is_pooled_as_if_it_were_the_last(name: str) 
         )
 
 
-def test_the_seed_of_a_history_is_its_last_item_beside_the_mean() -> None:
-    pooling = create("youtube_sbc").get_submodule("pooling")
-    history = torch.arange(8.0).reshape(1, 4, 2)
-
-    found = pooling(history, torch.ones(1, 4))
-
-    assert found.tolist() == [[3.0, 4.0, 6.0, 7.0]]
-
-
 def test_pooling_by_recency_learns_one_weight_per_step_back() -> None:
     pooling = RecencyPooling(3)
     with torch.no_grad():
