@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import numpy as np
 import pytest
 
 from tests.service.reliability.conftest import Floor
+from tests.service.reliability.threads import running
 from tests.service.reliability.scale import SEED, found, lasting
 from tests.service.server import Server, wait_until
 from tests.service.shop import ids_of, path
@@ -138,19 +140,9 @@ def traffic(server: Server, floor: Floor, ledger: Ledger) -> Iterator[None]:
 
     steps = [write] * WRITERS + [read] * READERS
     clients = [Client(server, ledger, number) for number in range(len(steps))]
-    threads = [
-        threading.Thread(target=client.run, args=(step, ended))
-        for client, step in zip(clients, steps, strict=True)
-    ]
-    threads.append(threading.Thread(target=swap))
-    for thread in threads:
-        thread.start()
-    try:
+    works = [partial(client.run, step, ended) for client, step in zip(clients, steps, strict=True)]
+    with running([*works, swap], ended):
         yield
-    finally:
-        ended.set()
-        for thread in threads:
-            thread.join()
 
 
 @pytest.mark.timeout(4 * 3600)

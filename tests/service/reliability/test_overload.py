@@ -10,12 +10,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tests.service.reliability.conftest import Floor
+from tests.service.reliability.threads import running
 from tests.service.reliability.scale import found, lasting
 from tests.service.server import Server
 
@@ -48,15 +50,8 @@ class Crowd:
         batch = json.dumps({"requests": [{"user_id": f"u{n}", "k": 50} for n in range(BATCH)]})
         asks: list[tuple[str, str, int]] = [("/v1/recommendations:batch", batch, BATCH)] * batchers
         asks += [("/v1/recommendations", '{"user_id": "u1", "k": 50}', 1)] * singles
-        threads = [threading.Thread(target=self._run, args=(ended, pause, *ask)) for ask in asks]
-        for thread in threads:
-            thread.start()
-        try:
+        with running([partial(self._run, ended, pause, *ask) for ask in asks], ended):
             yield
-        finally:
-            ended.set()
-            for thread in threads:
-                thread.join()
 
     def _run(
         self, ended: threading.Event, pause: float, path: str, body: str, recalls: int
