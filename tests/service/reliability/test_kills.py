@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 
 from tests.service.reliability.conftest import Floor
-from tests.service.reliability.threads import running
 from tests.service.reliability.scale import SEED, found, lasting
+from tests.service.reliability.threads import running
 from tests.service.server import Server, wait_until
 from tests.service.shop import ids_of, path
 

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tests.service.reliability.conftest import Floor
-from tests.service.reliability.threads import running
 from tests.service.reliability.scale import found, lasting
+from tests.service.reliability.threads import running
 from tests.service.server import Server
 
 SECONDS = lasting(2, 30, 60)
