@@ -44,10 +44,9 @@ class PooledUser(nn.Module):
 
 
 class TwoTower(PooledUser):
-    """A subclass may read fields or pool the history in another way, or have deeper towers."""
+    """A subclass may read fields in another way, or have deeper towers."""
 
     reader: type[FieldEmbedding] = FieldEmbedding
-    pool: type[Pooling] = RecencyPooling
     depth = 1
     """Hidden layers of a tower."""
 
@@ -80,9 +79,9 @@ class TwoTower(PooledUser):
         self.user_fields = self.reader(user_blocks, user_numbers, field_dim)
         self.item_fields = self.reader(item_blocks, item_numbers, field_dim)
         item_width = item_identity_dim + self.item_fields.width
-        user_width = user_identity_dim + self.user_fields.width + self.pool.means * history_dim
+        user_width = user_identity_dim + self.user_fields.width + RecencyPooling.means * history_dim
         self.as_history = nn.Linear(item_width, history_dim)
-        self.pooling = self.pool(history_length)
+        self.pooling = RecencyPooling(history_length)
         middle = [hidden] * self.depth
         self.user_tower = perceptron([user_width, *middle, dim], dropout)
         self.item_tower = perceptron([item_width, *middle, dim], dropout)
