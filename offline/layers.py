@@ -73,7 +73,8 @@ class Pooling(nn.Module):
 
     def forward(self, history: Tensor, mask: Tensor) -> Tensor:
         """(B, W, H), most recent last, and its mask (B, W) -> (B, means H)."""
-        history, mask = history[:, -self.length :], mask[:, -self.length :]
+        if history.shape[1] > self.length:  # the way back of a slice writes all of it once more
+            history, mask = history[:, -self.length :], mask[:, -self.length :]
         steps = self.steps(mask)[:, -mask.shape[1] :]
         weights = steps * mask.unsqueeze(1)  # (B, means, W)
         weights = weights / weights.sum(2, keepdim=True).clamp(min=1e-6)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from contract.errors import RecipeError, TrainingError
-from offline import checkpoint, distribute
+from offline import checkpoint, distribute, memory
 from offline.batches import Samples, Source
 from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset
@@ -89,6 +89,7 @@ def train(
     such device, nothing to train on, or the loss or its gradient is no longer finite; RecipeError
     for a model, objective or parameter that there is not, or a kept state of another training.
     """
+    memory.keep_freed()
     torch.manual_seed(recipe.seed)
     settings = recipe.training
     model = create_model(
