@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from offline.compact import Compacted
     from offline.evaluate import Target
     from offline.report import Report
+    from service.doctor.finding import Finding
 
     Metrics = dict[str, float]
 
@@ -486,16 +487,79 @@ def demo(name: str, source: Path | None, out: Path, keep: bool) -> None:
 
 
 @main.command()
+@click.option("--store", help="Examine this store too, and the journal of its service: a path.")
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path),
+    help="The state directory of the service. [default: 'state' beside the store]",
+)
+@click.option("--repair", is_flag=True, help="Do what without it is only said.")
+@click.option(
+    "--collect",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Old bundles too: those that no channel names nor had among the last N before.",
+)
 @JSON
-def doctor(as_json: bool) -> None:
-    """What is installed, what is missing, and what this machine will do."""
-    from service.doctor import examine
+def doctor(
+    store: str | None, state: Path | None, repair: bool, collect: int | None, as_json: bool
+) -> None:
+    """What is installed, and what this machine will do; what is wrong with a store.
 
-    found = examine()
+    With --store it looks at every bundle as the service does, at the channels, at what processes
+    that died have left, and at the journal, and says what --repair would do. Nothing is done
+    without --repair, and then what is damaged is set aside, not removed. Exit code 1: something is
+    wrong still. The service may run, but for the repair of its journal.
+
+    \b
+      tandem doctor --store store
+      tandem doctor --store store --repair
+      tandem doctor --store store --collect 3 --repair
+    """
+    from service.doctor import machine
+
+    if store is None:
+        if state or repair or collect:
+            raise click.UsageError("--state, --repair and --collect need --store")
+        _show_findings(machine.examine(), as_json)
+        return
+    findings = _examined(store, state, collect)
+    _show_findings(findings, as_json)
+    if repair:
+        _cure(findings)
+    left = [f for f in findings if f.trouble and not (repair and f.cure)]
+    if left:
+        curable = sum(f.cure is not None for f in left)
+        more = f"; --repair does what is said of {curable} of them" if curable else ""
+        raise click.ClickException(f"{len(left)} troubles{more}")
+
+
+def _examined(store: str, state: Path | None, collect: int | None) -> "list[Finding]":
+    from contract.store import open_store
+    from service.doctor import journal
+    from service.doctor import store as stores
+    from service.settings import Settings
+
+    settings = Settings(store=store, state=str(state) if state else None)
+    opened = open_store(store)
+    return [
+        *stores.examine(opened, collect),
+        *journal.examine(Path(settings.journal_uri()), opened),
+    ]
+
+
+def _show_findings(findings: "Sequence[Finding]", as_json: bool) -> None:
     if as_json:
-        _print_json([{"what": w, "found": f, "advice": a} for w, f, a in found])
+        columns = ("what", "found", "advice", "trouble")
+        _print_json([{name: getattr(f, name) for name in columns} for f in findings])
     else:
-        _table(("what", "found", "advice"), found)
+        _table(("what", "found", "advice"), [(f.what, f.found, f.advice) for f in findings])
+
+
+def _cure(findings: "Sequence[Finding]") -> None:
+    for finding in findings:
+        if finding.cure:
+            click.echo(f"{finding.what}: {finding.cure()}", err=True)
 
 
 @main.command()

@@ -5,6 +5,7 @@ renames the directory. `open_bundle` trusts nothing: names, sizes, checksums, ty
 checked before an array is handed out, and every array is memory-mapped, never copied.
 """
 
+import fcntl
 import hashlib
 import math
 import os
@@ -273,6 +274,9 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
         raise BundleError(f"{destination}: exists already; a bundle is never written in place")
     destination.parent.mkdir(parents=True, exist_ok=True)
     staged = Path(tempfile.mkdtemp(prefix=".staging-", dir=destination.parent))
+    # Tells a directory that is being written from one that a dead publisher has left.
+    writing = os.open(staged, os.O_RDONLY)
+    fcntl.flock(writing, fcntl.LOCK_EX)
     try:
         manifest = fill(staged)
         files = {path.name: _seal(path) for path in sorted(staged.iterdir())}
@@ -289,6 +293,8 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
         discard_index(staged)
         shutil.rmtree(staged, ignore_errors=True)
         raise
+    finally:
+        os.close(writing)
     return manifest
 
 

@@ -46,7 +46,7 @@ class Changes:
             posted = Posted(body.get("features", {}), body.get("available", True))
             self.items[body["item_id"]] = posted
             self.deleted.discard(body["item_id"])
-        else:
+        elif record.kind == "delete":
             self.deleted.add(body["item_id"])
 
 

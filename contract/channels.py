@@ -32,6 +32,13 @@ def rollback(store: Store, name: str, to: str | None = None) -> Channel:
     return _announced(store, name, store.rollback(name, to))
 
 
+def retreat(store: Store, name: str, to: str) -> Channel:
+    """Point a channel back at `to` and forget what came after; raises as `Store.retreat` and
+    `point` do."""
+    _restore(store.bundle(to))
+    return _announced(store, name, store.retreat(name, to))
+
+
 def _restore(directory: Path) -> None:
     found = hosted(directory)
     if found is None:

@@ -10,10 +10,12 @@ expected and what to do.
     ├── TrainingError           training cannot go on (no samples, NaN loss)
     ├── StoreError              a store, channel or version does not exist
     │   └── DiskError           the disk of a store is full, or cannot be written
-    ├── BundleError             a bundle is unreadable, damaged or of another format
+    ├── BundleError             a bundle is unreadable or damaged
+    │   └── FormatError         a bundle is of a format that this release does not read
     ├── BackendError            the server that holds an index does not answer as it must
     ├── GateError               a bundle was built, and refused before its channel moved
     ├── JournalError            the journal cannot be opened, read or written
+    │   └── JournalDamaged      what is written in its file cannot be read
     └── RequestError            what a client asked for cannot be answered as asked
         ├── MalformedRequest    a body, parameter or feature is not what the API says
         ├── BadItems            items of a request cannot be taken: every one is named
@@ -79,6 +81,10 @@ class BundleError(TandemError):
     code = "bad_bundle"
 
 
+class FormatError(BundleError):
+    code = "other_format"
+
+
 class BackendError(TandemError):
     code = "backend_failed"
 
@@ -95,6 +101,10 @@ class GateError(TandemError):
 
 class JournalError(TandemError):
     code = "journal_failed"
+
+
+class JournalDamaged(JournalError):
+    code = "journal_damaged"
 
 
 class RequestError(TandemError):

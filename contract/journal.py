@@ -13,27 +13,33 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import orjson
 
-from contract.errors import Conflict, JournalError, Overloaded
+from contract.errors import Conflict, JournalDamaged, JournalError, Overloaded
 
-Kind = Literal["item", "delete", "event"]
+Kind = Literal["item", "delete", "event", "lost"]
+"""`lost` stands where damage took an entry: its body is empty, and no one acts on it."""
 
 FORMAT = 1  # PRAGMA user_version of the file
 
 # A commit takes milliseconds; a writer that waits this long has met a stuck one.
 LOCK_SECONDS = 30.0
 
+REPAIR = ".repair"
+"""A directory beside the journal while it is repaired; see `contract.salvage`."""
+
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
 SCHEMA = """
 CREATE TABLE entries (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     at REAL NOT NULL,
-    kind TEXT NOT NULL CHECK (kind IN ('item', 'delete', 'event')),
+    kind TEXT NOT NULL CHECK (kind IN ('item', 'delete', 'event', 'lost')),
     body TEXT NOT NULL
 )
 """
@@ -67,7 +73,8 @@ class Record:
 
 
 class Journal(Protocol):
-    """Every method raises JournalError where the journal cannot be read or written."""
+    """Every method raises JournalError where the journal cannot be read or written, JournalDamaged
+    where its file is damaged."""
 
     def append(self, entries: Sequence[Entry]) -> range:
         """The seqs of the entries, consecutive and in their order. All of them are durable when
@@ -123,7 +130,8 @@ class SqliteJournal:
     """A journal in one SQLite file, shared by the processes of one machine.
 
     Creates the file and its directory where they are missing. Raises JournalError for a file that
-    is not a journal of this format. To be opened after a fork, never carried across one.
+    is not a journal of this format, JournalDamaged while a repair of it is not finished. To be
+    opened after a fork, never carried across one.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,6 +141,8 @@ class SqliteJournal:
         self._writing, self._reading = threading.Lock(), threading.Lock()
         with self._explained():
             _make_directory(path.parent)
+            if (path.parent / REPAIR).exists():
+                raise _damaged(path, "its repair was begun and is not finished")
             self._writer = _connect(path)
             try:
                 with _locked_directory(path.parent):
@@ -166,9 +176,9 @@ class SqliteJournal:
         try:
             found = orjson.loads(body)  # type: ignore[arg-type]
         except orjson.JSONDecodeError as exc:
-            raise JournalError(f"journal {self._path}: entry {seq} is damaged ({exc})") from exc
+            raise _damaged(self._path, f"entry {seq}: {exc}") from exc
         if not isinstance(found, dict):
-            raise JournalError(f"journal {self._path}: entry {seq} is damaged (not an object)")
+            raise _damaged(self._path, f"entry {seq}: not an object")
         return found
 
     def moved(self) -> bool:
@@ -205,6 +215,8 @@ class SqliteJournal:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
+            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in DAMAGE:
+                raise _damaged(self._path, str(exc)) from exc
             raise JournalError(
                 f"journal {self._path}: {exc}; check the path, the disk and who else has it open"
             ) from exc
@@ -223,17 +235,22 @@ def open_journal(uri: str) -> Journal:
     return SqliteJournal(Path(path))
 
 
+def require_sound(uri: str) -> None:
+    """Read a journal once, from its beginning to its end. Raises JournalError."""
+    with closing(open_journal(uri)) as journal:
+        after = 0
+        while records := journal.read(after):
+            after = records[-1].seq
+
+
 @contextmanager
 def opened_journal(uri: str) -> Iterator[Journal]:
     """A journal that is there already, for a while. Raises JournalError where there is none."""
     path = Path(uri.removeprefix("sqlite://"))
     if not path.is_file():
         raise JournalError(f"journal {uri}: no such file; give journal.db of the state directory")
-    journal = open_journal(uri)
-    try:
+    with closing(open_journal(uri)) as journal:
         yield journal
-    finally:
-        journal.close()
 
 
 @dataclass(frozen=True)
@@ -324,6 +341,13 @@ def _conflict(write: Write) -> Conflict:
     names = ", ".join(f"'{entry.body['item_id']}'" for entry in write.entries)
     return Conflict(
         f"item {names}: written again after seq {write.after}; get it again, and try again"
+    )
+
+
+def _damaged(path: Path, what: str) -> JournalDamaged:
+    return JournalDamaged(
+        f"journal {path}: damaged ({what}); stop what uses it, and see what "
+        f"'tandem doctor --store STORE --state {path.parent}' says"
     )
 
 

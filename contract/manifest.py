@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from contract.attributes import Attributes
-from contract.errors import BundleError
+from contract.errors import BundleError, FormatError
 from contract.features import Encoded, Schema
 from contract.files import read_small
 from contract.kinds import Kinds
@@ -117,7 +117,7 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         # The format is looked at first: a newer manifest may well have other fields.
         found = _Format.model_validate_json(text).format
         if found != FORMAT:
-            raise BundleError(
+            raise FormatError(
                 f"{name}: bundle format {found}, this release reads format {FORMAT}; "
                 + ("upgrade the service" if found > FORMAT else UPGRADE)
             )

@@ -61,6 +61,11 @@ class Store(Protocol):
         nothing to go back to."""
         ...
 
+    def retreat(self, name: str, to: str) -> Channel:
+        """Point a channel at `to`, one of those it pointed at before, and forget what came after.
+        Raises StoreError when it is none of them."""
+        ...
+
 
 class LocalStore:
     """A store in a directory of this machine or of a shared file system."""
@@ -100,7 +105,9 @@ class LocalStore:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
-            raise StoreError(f"{path}: not a channel file; point it again by a publish") from error
+            raise StoreError(
+                f"{path}: not a channel file; see what 'tandem doctor --store {self.root}' says"
+            ) from error
 
     def point(self, name: str, version: str) -> Channel:
         self.bundle(version)
@@ -118,9 +125,15 @@ class LocalStore:
             return self.point(name, to)
         if not now.previous:
             raise StoreError(f"channel '{name}' of {self.root} has no version before {now.version}")
-        *before, version = now.previous
-        self.bundle(version)
-        return self._write(name, Channel(version=version, previous=tuple(before)))
+        return self.retreat(name, now.previous[-1])
+
+    def retreat(self, name: str, to: str) -> Channel:
+        now = self.channel(name)
+        if now is None or to not in now.previous:
+            raise StoreError(f"channel '{name}' of {self.root} has not pointed at {to} before")
+        self.bundle(to)
+        at = len(now.previous) - 1 - now.previous[::-1].index(to)
+        return self._write(name, Channel(version=to, previous=now.previous[:at]))
 
     def _write(self, name: str, channel: Channel) -> Channel:
         path = self._channel_path(name)
@@ -161,7 +174,7 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
 
 
-def open_store(uri: str) -> Store:
+def open_store(uri: str) -> LocalStore:
     """A path, or `file://path`. Raises StoreError for another scheme."""
     scheme, colon, rest = uri.partition("://")
     if not colon:

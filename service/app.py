@@ -108,7 +108,7 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
 
 @contextmanager
 def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
-    uri = str(settings.state_directory() / "journal.db")
+    uri = settings.journal_uri()
     store = open_store(settings.store)
     with ExitStack() as stack:
         journal = GroupCommit(stack.enter_context(closing(open_journal(uri))))

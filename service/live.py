@@ -44,6 +44,8 @@ class Live:
         self._behind = False
         self._shown: tuple[str, str, str, str] | None = None
         self.refusal: Refusal | None = None
+        self.trouble: str | None = None
+        """What the last look at the channel or the journal has failed for, as clients may know."""
 
     @property
     def version(self) -> str | None:
@@ -64,14 +66,16 @@ class Live:
         `min_seq`.
         """
         if self._loaded is None:
-            reason = (
-                self.refusal.reason if self.refusal else f"publish one to channel '{self.variant}'"
-            )
-            raise NotReady(f"no bundle is loaded yet: {reason}")
+            raise NotReady(f"no bundle is loaded yet: {self._missing()}")
         self.tail()
         if self.seq < min_seq:
             raise NotYetVisible(f"min_seq is {min_seq}, the journal ends at {self.seq}; try again")
         return self._loaded.state
+
+    def _missing(self) -> str:
+        if self.refusal:
+            return self.refusal.reason
+        return self.trouble or f"publish one to channel '{self.variant}'"
 
     def tail(self) -> None:
         """Apply what was written since the last look. Requests do it for themselves; a worker that

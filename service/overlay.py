@@ -232,16 +232,17 @@ class Overlay:
 
         Raises BackendError where the index that takes them in does not answer; the same records
         are then to be applied again."""
+        records = [r for r in records if r.kind in ("item", "delete")]
         posted = {r.body["item_id"]: r for r in records if r.kind == "item"}
         self._upsert(list(posted.values()))
         for record in records:
             if record.kind == "delete":
                 self._delete(record.body["item_id"], record.seq)
         if self.appended:
-            self._append(self.appended, [r for r in records if r.kind != "event"])
-        self.seq = max((r.seq for r in records if r.kind != "event"), default=self.seq)
+            self._append(self.appended, records)
+        self.seq = max((r.seq for r in records), default=self.seq)
 
-    def _append(self, appended: Appended, records: list[Record]) -> None:
+    def _append(self, appended: Appended, records: Sequence[Record]) -> None:
         """Bring the index up to what the overlay now holds of the items in these records."""
         known = {r.body["item_id"] for r in records} & self._slots.keys()
         slots = np.array(sorted(self._slots[item_id] for item_id in known), np.int64)

@@ -24,6 +24,7 @@ from types import FrameType
 import uvicorn
 
 from contract.errors import SettingsError, StoreError
+from contract.journal import require_sound
 from contract.store import open_store
 from service.access import require_safe
 from service.drain import Drain
@@ -53,7 +54,8 @@ def run(options: Mapping[str, str]) -> None:
 
     Raises SettingsError for an option out of bounds, a port that is taken, more workers than can
     use the index, keys or a certificate that are none, and an address at which strangers could
-    write. Exits with code 1 when a worker cannot start.
+    write; JournalError for a journal that cannot be read to its end. Exits with code 1 when a
+    worker cannot start.
     """
     os.environ.update({f"TANDEM_{name.upper()}": value for name, value in options.items()})
     settings = read_settings()
@@ -63,6 +65,8 @@ def run(options: Mapping[str, str]) -> None:
     _require_tls(settings)
     _require_shareable(settings)
     listeners = _listen(settings)
+    # Before the workers, of which none would ever be ready.
+    require_sound(settings.journal_uri())
     prepare_directory(settings.runtime_directory())
     sys.exit(Supervisor(listeners).run())
 

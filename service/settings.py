@@ -130,6 +130,9 @@ class Settings(BaseSettings):
             return Path(self.state)
         return Path(self.store.removeprefix("file://")).absolute().parent / "state"
 
+    def journal_uri(self) -> str:
+        return str(self.state_directory() / "journal.db")
+
     def runtime_directory(self) -> Path:
         """What only the processes of this one service share: metrics and worker slots."""
         return self.state_directory() / f"service-{self.port}"

@@ -51,7 +51,9 @@ class Swapper:
         try:
             await self.check()
             self._live.tail()
+            self._live.trouble = None
         except TandemError as error:
+            self._live.trouble = self._told(str(error))
             log.error("following channel '%s': %s", self._channel, error)
 
     async def check(self, retry: bool = False) -> bool:

@@ -20,7 +20,7 @@ from offline.negatives import NEGATIVES
 from offline.objectives import OBJECTIVES
 from offline.recipe import Features, Recipe, Training, read_recipe
 from service import console
-from service.doctor import MAPPED
+from service.doctor.machine import MAPPED
 from service.errors import status_of
 from service.routes import ROUTERS
 from service.settings import Settings, options

@@ -240,7 +240,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) ->
     path = tmp_path / "notes.txt"
     path.write_text("not a database, and dear to someone\n" * 100)
 
-    with pytest.raises(JournalError, match=f"{path}: file is not a database"):
+    with pytest.raises(JournalError, match=rf"{path}: damaged \(file is not a database\)"):
         SqliteJournal(path)
 
     assert path.read_text() == "not a database, and dear to someone\n" * 100

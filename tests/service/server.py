@@ -132,6 +132,14 @@ class Server:
         self._process.kill()
         self._process.wait()
 
+    def exit_code_of_start(self) -> int:
+        """Of a service that is not to come up."""
+        self.start()
+        assert self._process
+        code = self._process.wait(PATIENCE)
+        self._process = None
+        return code
+
     def restart(self) -> None:
         self.start()
         self.wait_ready()

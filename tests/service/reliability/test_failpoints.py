@@ -13,18 +13,28 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from contract import upkeep
 from contract.bundle import open_bundle
-from contract.journal import Entry, opened_journal
+from contract.changes import fold
+from contract.journal import Entry, open_journal, opened_journal
+from contract.manifest import read_manifest
+from contract.salvage import problems, repair
 from contract.store import LocalStore
 from tests.places import ROOT, program
 from tests.service.reliability.conftest import Floor
-from tests.service.reliability.scale import found, lasting
+from tests.service.reliability.scale import LENGTH, found, lasting
 
 CHANGES = "write,pwrite64,fsync,fdatasync,rename,unlink,ftruncate"
+REMOVALS = ("rename", "rename,fsync,unlinkat,rmdir")[LENGTH > 0]
+REPLACEMENTS = ("rename,unlink", "mkdir,link,pwrite64,fsync,fdatasync,rename,unlink")[LENGTH > 0]
+COMPACTIONS = ("rename", CHANGES)[LENGTH > 0]
 ACKNOWLEDGED = b"acknowledged"
 
 # Each ends with an acknowledgement that is a write itself.
@@ -60,6 +70,34 @@ LocalStore(Path(sys.argv[1])).add(fill)
 os.write(1, b"acknowledged")
 os._exit(0)
 """
+COMPACT = """
+import os, sys
+from pathlib import Path
+from contract.journal import open_journal
+from contract.store import LocalStore
+from offline.compact import compact
+compact(LocalStore(Path(sys.argv[1])), open_journal(sys.argv[2]), "live", keep=0)
+os.write(1, b"acknowledged")
+os._exit(0)
+"""
+COLLECT = """
+import os, sys
+from pathlib import Path
+from contract import upkeep
+from contract.store import LocalStore
+assert upkeep.remove(LocalStore(Path(sys.argv[1])), sys.argv[2])
+os.write(1, b"acknowledged")
+os._exit(0)
+"""
+REPAIR = """
+import os, sys
+from pathlib import Path
+from contract.salvage import repair
+repair(Path(sys.argv[1]), 0)
+os.write(1, b"acknowledged")
+os._exit(0)
+"""
+POSTED = [f"posted-{n}" for n in range(40)]
 
 
 @pytest.fixture(scope="session")
@@ -79,10 +117,14 @@ def die_everywhere(
     arrange: Callable[[], list[object]],
     check: Callable[[bool], None],
     step: int = 1,
+    calls: str = CHANGES,
+    fault: str = "signal=SIGKILL",
 ) -> int:
     """Runs the script again and again, killed as it enters one of its calls, each in its turn, or
     every so many of them; how often it died."""
-    return sum(deaths_at(strace, call, script, arrange, check, step) for call in CHANGES.split(","))
+    return sum(
+        deaths_at(strace, call, script, arrange, check, step, fault) for call in calls.split(",")
+    )
 
 
 def deaths_at(
@@ -92,10 +134,11 @@ def deaths_at(
     arrange: Callable[[], list[object]],
     check: Callable[[bool], None],
     step: int,
+    fault: str,
 ) -> int:
     for deaths, n in enumerate(range(1, 10_000, step)):
         given = arrange()
-        inject = f"inject={call}:signal=SIGKILL:when={n}"
+        inject = f"inject={call}:{fault}:when={n}"
         options = ["-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
         code, output = traced(strace, options, script, *given)
         check(output == ACKNOWLEDGED)
@@ -188,6 +231,113 @@ def test_a_publish_that_dies_leaves_a_whole_bundle_or_none(
 
     assert deaths >= 3
     found("failpoints: a publish", "whole or invisible", f"{deaths} deaths, 0 halves")
+
+
+def test_a_compaction_that_dies_or_finds_the_disk_full_loses_nothing(
+    strace: str, floor: Floor, tmp_path: Path
+) -> None:
+    root, uri = floor.store.root, str(tmp_path / "state" / "journal.db")
+    originals = set(known_items(floor.store.root, floor.versions[0]))
+    with closing(open_journal(uri)) as journal:
+        journal.append([Entry("item", {"item_id": name, "features": {}}) for name in POSTED])
+        journal.append([Entry("delete", {"item_id": sorted(originals)[0]})])
+    wanted = (originals | set(POSTED)) - {sorted(originals)[0]}
+    places = root, Path(uri).parent
+    for place in places:
+        shutil.copytree(place, tmp_path / "templates" / place.name)
+
+    def arrange() -> list[object]:
+        for place in places:
+            shutil.rmtree(place)
+            shutil.copytree(tmp_path / "templates" / place.name, place)
+        return [root, uri]
+
+    def check(acknowledged: bool) -> None:
+        for version in LocalStore(root).versions():
+            open_bundle(root / "bundles" / version)
+        with closing(open_journal(uri)) as journal:
+            channel = LocalStore(root).channel("live")
+            assert channel
+            included = read_manifest(root / "bundles" / channel.version).seq
+            changes = fold(journal, included)
+        items = known_items(root, channel.version)
+        assert (set(items) | changes.items.keys()) - changes.deleted == wanted
+        assert (included == len(POSTED) + 1) or not acknowledged
+
+    step, full = lasting(1, 8, 1), "error=ENOSPC"
+    deaths = die_everywhere(strace, COMPACT, arrange, check, step, COMPACTIONS)
+    errors = die_everywhere(strace, COMPACT, arrange, check, lasting(60, 8, 1), "write", full)
+
+    assert deaths >= 2
+    assert errors >= 1
+    found("failpoints: a compaction", "nothing lost", f"{deaths} deaths, 0 losses")
+    found("the same: the disk full at a write", "nothing lost", f"{errors} times, 0 losses")
+
+
+def known_items(root: Path, version: str) -> list[str]:
+    """The items of a bundle that are not deleted, out of its files alone."""
+    bundle = root / "bundles" / version
+    text, ends = (np.load(bundle / f"item_ids_{part}.npy") for part in ("text", "offsets"))
+    states = np.load(bundle / "item_states.npy")
+    names = [bytes(text[one:two]).decode() for one, two in pairwise(ends)]
+    return [name for name, state in zip(names, states, strict=True) if state != 2]
+
+
+def test_a_removal_that_dies_leaves_a_whole_bundle_or_none(strace: str, floor: Floor) -> None:
+    root, (live, old) = floor.store.root, floor.versions
+    shutil.copytree(floor.store.bundle(old), root / "old")
+
+    def arrange() -> list[object]:
+        shutil.rmtree(root / "bundles" / old, ignore_errors=True)
+        shutil.copytree(root / "old", root / "bundles" / old)
+        return [root, old]
+
+    def check(acknowledged: bool) -> None:
+        if old in LocalStore(root).versions():
+            assert not acknowledged
+            open_bundle(root / "bundles" / old)
+        for rest in upkeep.rests(root):
+            upkeep.clear(rest)
+        assert list((root / "bundles").glob(".*")) == []
+        open_bundle(root / "bundles" / live)
+
+    for name in floor.store.channels():
+        floor.store.point(name, live)
+    deaths = die_everywhere(strace, COLLECT, arrange, check, calls=REMOVALS)
+
+    assert deaths >= 1
+    found("failpoints: a removal of a bundle", "whole or gone", f"{deaths} deaths, 0 halves")
+
+
+def test_a_repair_that_dies_is_gone_on_with(strace: str, tmp_path: Path) -> None:
+    path = tmp_path / "state" / "journal.db"
+    entries = [Entry("item", {"item_id": name * 30}) for name in POSTED]
+    with closing(open_journal(str(path))) as journal:
+        journal.append(entries[:30])
+    # The rest of them is in the log still.
+    with closing(open_journal(str(path))) as journal:
+        journal.append(entries[30:])
+        shutil.copytree(path.parent, tmp_path / "template")
+    spoilt = bytearray((tmp_path / "template" / path.name).read_bytes())
+    spoilt[:100] = bytes(100)
+    (tmp_path / "template" / path.name).write_bytes(spoilt)
+
+    def arrange() -> list[object]:
+        shutil.rmtree(path.parent)
+        shutil.copytree(tmp_path / "template", path.parent)
+        return [path]
+
+    def check(acknowledged: bool) -> None:
+        if not acknowledged and problems(path):
+            repair(path, 0)
+        assert items_of(path) == [name * 30 for name in POSTED]
+        (aside,) = path.parent.glob("journal.db-damaged-*")
+        assert (aside / path.name).read_bytes() == spoilt
+
+    deaths = die_everywhere(strace, REPAIR, arrange, check, calls=REPLACEMENTS)
+
+    assert deaths >= 2
+    found("failpoints: a repair of a journal", "gone on with", f"{deaths} deaths, 0 losses")
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,10 @@ import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple
 
 from contract.errors import ExtraMissing
 from contract.index import BACKENDS, load_backend
-
-
-class Finding(NamedTuple):
-    what: str
-    found: str
-    advice: str
-
+from service.doctor.finding import Finding
 
 LIBRARIES = {
     "numpy": "",
@@ -55,18 +48,18 @@ def _machine() -> list[Finding]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     free = shutil.disk_usage(".").free / 2**30
     return [
-        Finding("python", platform.python_version(), ""),
-        Finding("machine", f"{platform.machine()}, {platform.system()} {platform.release()}", ""),
+        Finding("python", platform.python_version()),
+        Finding("machine", f"{platform.machine()}, {platform.system()} {platform.release()}"),
         Finding("cores", str(cores), f"serve with --workers {max(1, cores)}, one a core"),
-        Finding("memory", f"{memory:.1f} GiB", ""),
-        Finding("disk", f"{free:.1f} GiB free here", ""),
+        Finding("memory", f"{memory:.1f} GiB"),
+        Finding("disk", f"{free:.1f} GiB free here"),
     ]
 
 
 def _library(name: str) -> Finding:
     extra = LIBRARIES[name]
     try:
-        return Finding(name, version(name), "")
+        return Finding(name, version(name))
     except PackageNotFoundError:
         what = f".[{extra}]" if extra else "."
         return Finding(name, "missing", f"pip install -c constraints.txt '{what}'")
@@ -77,4 +70,4 @@ def _backend(name: str) -> Finding:
         load_backend(name)
     except ExtraMissing as error:
         return Finding(f"backend {name}", "missing", str(error))
-    return Finding(f"backend {name}", "ready", MAPPED.get(name, ""))
+    return Finding(f"backend {name}", "ready", MAPPED[name])
