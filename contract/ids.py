@@ -8,6 +8,7 @@ one binary search and one comparison of bytes, and all workers share the pages.
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
@@ -44,11 +45,21 @@ class Texts:
     def __getitem__(self, row: int) -> str:
         return str(self._bytes[self._starts[row] : self._starts[row + 1]], "utf-8")
 
-    def of_rows(self, rows: npt.ArrayLike) -> list[str]:
-        """Those of the rows (n,), twice as fast as one by one."""
+    @cached_property
+    def quotable(self) -> bool:
+        """Whether all of them stand between the quotes of JSON as they are. Reads all of them."""
+        escaped = (self.text < ord(" ")) | (self.text == ord('"')) | (self.text == ord("\\"))
+        return not escaped.any()
+
+    def slices(self, rows: npt.ArrayLike) -> list[memoryview]:
+        """The bytes of the rows (n,), where they lie."""
         text, at = self._bytes, np.asarray(rows, np.int64)
         starts, ends = self.offsets[at].tolist(), self.offsets[at + 1].tolist()
-        return [str(text[s:e], "utf-8") for s, e in zip(starts, ends, strict=True)]
+        return [text[s:e] for s, e in zip(starts, ends, strict=True)]
+
+    def of_rows(self, rows: npt.ArrayLike) -> list[str]:
+        """Those of the rows (n,), twice as fast as one by one."""
+        return [str(text, "utf-8") for text in self.slices(rows)]
 
 
 class Ids:

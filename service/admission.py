@@ -61,6 +61,10 @@ class Gate:
 
     async def _turn(self, due: float | None) -> None:
         await asyncio.sleep(0)
+        self.require_in_time(due)
+
+    def require_in_time(self, due: float | None) -> None:
+        """Raises Overloaded after `due`."""
         late = perf_counter() - due if due is not None else 0.0
         if late > 0:
             self._metrics.turned_away.labels("late").inc()

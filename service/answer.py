@@ -87,6 +87,11 @@ class Stages:
     def total(self) -> float:
         return self.encode + self.tower + self.search + self.merge
 
+    def share(self, recalls: int) -> "Stages":
+        """Of each of so many recalls that took this together."""
+        parts = self.encode, self.tower, self.search, self.merge
+        return Stages(*(part / recalls for part in parts))
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -27,10 +27,12 @@ from service.live import Live
 from service.logs import configure
 from service.metrics import Metrics
 from service.outward import outward
-from service.routes import ROUTERS
+from service.rounds import Rounds
+from service.routes import ROUTERS, recall
 from service.routes.parts import KEY, Parts
 from service.settings import Settings, read_settings
 from service.swap import Swapper
+from service.towers import FEW
 from service.variants import Variant, Variants
 
 log = logging.getLogger("tandem")
@@ -124,6 +126,7 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
             Gate(settings.max_admitted, metrics),
             Cache(settings.cache_entries, metrics),
             metrics,
+            Rounds(recall.answer_round, FEW),
         )
 
 

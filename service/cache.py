@@ -5,7 +5,7 @@ changes the key, and the old answer is no longer found.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -29,25 +29,40 @@ class Cache:
     """The last answers of one worker, at most `entries` of them; of none, nothing is looked up."""
 
     def __init__(self, entries: int, metrics: Metrics) -> None:
-        self._entries, self._metrics = entries, metrics
+        self._entries = entries
+        self._hits = metrics.cache_lookups.labels("hit")
+        self._misses = metrics.cache_lookups.labels("miss")
         self._kept = OrderedDict[Key, Kept]()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, variant: str, state: State, request: Recall, make: Callable[[], Kept]) -> Kept:
-        """The answer to this request in this state; made where it is not there."""
+    def find(
+        self,
+        variant: str,
+        state: State,
+        requests: Sequence[Recall],
+        make: Callable[[Sequence[Recall]], Sequence[Kept]],
+    ) -> Sequence[Kept]:
+        """The answers to these requests in this state; those that are not there are made."""
         if not self._entries:
-            return make()
-        key = _key(variant, state, request)
-        kept = self._kept.get(key)
-        self._metrics.cache_lookups.labels("hit" if kept else "miss").inc()
-        if kept is None:
-            kept = self._kept[key] = make()
-            if len(self._kept) > self._entries:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
-        return kept
+            return make(requests)
+        keys = [_key(variant, state, request) for request in requests]
+        missed = {
+            key: request
+            for key, request in zip(keys, requests, strict=True)
+            if key not in self._kept
+        }
+        self._misses.inc(len(missed))
+        self._hits.inc(len(keys) - len(missed))
+        made = dict(zip(missed, make(list(missed.values())), strict=True)) if missed else {}
+        found = [made.get(key) or self._kept[key] for key in keys]
+        self._kept |= made
+        for key in keys:
+            self._kept.move_to_end(key)
+        while len(self._kept) > self._entries:
+            self._kept.popitem(last=False)
+        return found
 
 
 def _key(variant: str, state: State, request: Recall) -> Key:

@@ -1,10 +1,14 @@
 """Where candidates come from: the neighbours of vectors, and what is popular."""
 
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from contract.arrays import F32, I32, I64
+from contract.index.base import Answer
 from contract.index.exact import scan
 from contract.merge import merge
 from service.filters import Filter
@@ -29,10 +33,59 @@ class Candidates(NamedTuple):
 
 def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     """The k eligible items nearest to any of the vectors (K, D)."""
-    overlay = state.overlay
     if (rows := filter_.few_rows()) is not None:
         return _scan(state, filter_, vectors, k, rows)
-    if found := _search(overlay, filter_, vectors, k):
+    depth = _depth(state.overlay, filter_, k)
+    found = state.overlay.search(vectors, depth, filter_.selected_rows())
+    return _best(state, filter_, vectors, k, found)
+
+
+def nearest_each(
+    state: State, filters: Sequence[Filter], vectors: F32, ks: Sequence[int]
+) -> list[Candidates]:
+    """As `nearest` of each of B filters that select nothing, vectors (B, K, D) and k, with one call
+    of the index for all that search it equally deep."""
+    overlay, interests = state.overlay, vectors.shape[1]
+    groups = defaultdict[int, list[int]](list)
+    for at, (filter_, k) in enumerate(zip(filters, ks, strict=True)):
+        groups[_depth(overlay, filter_, k)].append(at)
+    best: dict[int, Candidates] = {}
+    for depth, group in groups.items():
+        rows, scores = overlay.search(vectors[group].reshape(-1, vectors.shape[2]), depth)
+        these = [filters[at] for at in group], [ks[at] for at in group]
+        if first := _first(overlay, *these, rows, scores) if interests == 1 else None:
+            best |= zip(group, first, strict=True)
+            continue
+        for n, at in enumerate(group):
+            its = slice(n * interests, (n + 1) * interests)
+            found = rows[its], scores[its]
+            best[at] = _best(state, filters[at], vectors[at], ks[at], found)
+    return [best[at] for at in range(len(filters))]
+
+
+def _first(
+    overlay: Overlay, filters: Sequence[Filter], ks: Sequence[int], rows: I64, scores: F32
+) -> list[Candidates] | None:
+    """What `_best` makes of rows and scores (B, depth), for all at once: the first k that are
+    eligible. None where it is not as simple: something was posted, k differs, or one has fewer."""
+    if overlay.slots or len(set(ks)) > 1:
+        return None
+    kept = (rows >= 0) & overlay.lives(rows)
+    for own, its, filter_ in zip(kept, rows, filters, strict=True):
+        if len(filter_.blocked):
+            own &= ~overlay.marks.among(its, filter_.blocked)
+    count = len(filters)
+    kept &= kept.cumsum(axis=1, dtype=np.int32) <= ks[0]
+    if np.count_nonzero(kept) < count * ks[0]:
+        return None
+    best = rows[kept].reshape(count, -1), scores[kept].reshape(count, -1)
+    return [Candidates(*one) for one in zip(*best, strict=True)]
+
+
+def _best(state: State, filter_: Filter, vectors: F32, k: int, searched: Answer) -> Candidates:
+    """Of what the first search found for the vectors (K, D)."""
+    overlay = state.overlay
+    if found := _kept(filter_, k, *searched):
         live = _search_overlay(overlay, filter_, vectors, k)
         if len(vectors) == 1 and not len(live[0]):
             # As the index gave them: the best first, none twice.
@@ -86,14 +139,18 @@ def _unlisted(state: State, filter_: Filter, listed: I32, most: float) -> Candid
     return Candidates(rows[kept], np.minimum(shares, np.float32(most)))
 
 
-def _search(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32] | None:
-    """Eligible rows of what the index holds with their scores, flat over the vectors (K, D); the k
-    best of each are among them. None where what is not eligible left too few."""
-    removed = filter_.most_removed()
-    fetch = min(overlay.searched, k + min(removed, OVERFETCH * k))
-    rows, scores = overlay.search(vectors, fetch, filter_.selected_rows())
+def _depth(overlay: Overlay, filter_: Filter, k: int) -> int:
+    """How many the first search asks for: a multiple of k, so that many requests ask alike."""
+    more = min(math.ceil(filter_.most_removed() / k), OVERFETCH)
+    return min(overlay.searched, k + more * k)
+
+
+def _kept(filter_: Filter, k: int, rows: I64, scores: F32) -> tuple[I64, F32] | None:
+    """The eligible ones of the rows (K, depth) that were searched with their scores, flat; the k
+    best of each vector are among them. None where what is not eligible left too few."""
     kept = filter_.keep(rows)
-    if removed > OVERFETCH * k and bool((kept.sum(axis=1) < min(k, fetch)).any()):
+    few = min(k, rows.shape[1])
+    if filter_.most_removed() > OVERFETCH * k and bool((kept.sum(axis=1) < few).any()):
         return None
     return rows[kept], scores[kept]
 

@@ -95,8 +95,9 @@ class Filter:
 
 def filter_of(state: State, request: Recall, seen: I64) -> Filter:
     """What `request` may be answered with, asked by someone who has seen the rows `seen`."""
-    excluded = state.overlay.rows(request.exclude)
-    blocked = np.concatenate([seen, excluded]) if request.exclude_seen else excluded
+    blocked = seen if request.exclude_seen else np.empty(0, np.int64)
+    if request.exclude:
+        blocked = np.concatenate([blocked, state.overlay.rows(request.exclude)])
     return Filter(state.overlay, blocked, *_select(state, request))
 
 

@@ -19,7 +19,7 @@ from service import console
 from service.access import Access
 from service.errors import refusal
 from service.logs import REQUEST_ID
-from service.metrics import Metrics
+from service.metrics import Metrics, observe
 from service.routes.parts import ARRIVED
 from service.settings import Settings
 
@@ -118,7 +118,7 @@ class Front:
         route = getattr(scope.get("route"), "path_format", "unmatched")
         count, histogram = self._answered(method, route, status)
         count.inc()
-        histogram.observe(seconds)
+        observe(histogram, seconds)
         if self._logs:
             # The route and not the path, which names users.
             fields = {"method": method, "route": route, "status": status}

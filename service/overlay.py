@@ -151,11 +151,9 @@ class Overlay:
 
     def lives(self, rows: I64) -> Bool:
         """Which of these rows may be returned; row -1 may be told either way."""
-        if not self.slots:
-            return ~self.dead[rows]
         in_bundle = rows < self.base
-        if in_bundle.all():
-            return ~self.dead[rows]
+        if not self.slots or in_bundle.all():
+            return ~self.dead[rows] if self.dead_count else in_bundle
         found = np.empty(rows.shape, np.bool_)
         found[in_bundle] = ~self.dead[rows[in_bundle]]
         found[~in_bundle] = self.alive[rows[~in_bundle] - self.base]
@@ -172,6 +170,14 @@ class Overlay:
         if not self.slots:
             return self._snapshot.bundle.item_ids.of_rows(rows)
         return [self.id_of(row) for row in rows.tolist()]
+
+    def quotable(self, rows: I64) -> list[memoryview] | None:
+        """The item ids of rows (n,) of the bundle, as they stand between the quotes of JSON; None
+        where one of them is of the overlay, or may stand there in another way."""
+        texts = self._snapshot.bundle.item_ids.texts
+        if not texts.quotable or (self.slots and bool((rows >= self.base).any())):
+            return None
+        return texts.slices(rows)
 
     def row(self, item_id: str) -> int:
         """The row of an item, dead or alive; -1 when neither the bundle nor the overlay has it."""
@@ -194,6 +200,8 @@ class Overlay:
 
     def current(self, rows: I64) -> I64:
         """Rows of the bundle -> where these items are now: a replaced one is in the overlay."""
+        if not self._replaced:
+            return rows
         dead = self.dead[rows]
         if dead.any():
             rows = rows.copy()
@@ -203,6 +211,15 @@ class Overlay:
     def history_vectors(self, rows: I64) -> F32:
         """Rows of the bundle or the overlay (n,) -> (n, H)."""
         return self._gather(self._snapshot.bundle.history_vectors, self._history, rows)
+
+    def put_history(self, rows: I64, place: F32) -> None:
+        """The same into `place` (n, H): for many, half the time."""
+        base = self._snapshot.bundle.history_vectors
+        if self.slots and bool((rows >= self.base).any()):
+            place[:] = self._gather(base, self._history, rows)
+        else:
+            # With "clip", which these rows do not need, numpy makes no copy in between.
+            np.take(base, rows, axis=0, out=place, mode="clip")
 
     def item_vectors(self, rows: I64) -> F32:
         """Rows of the bundle or the overlay (n,) -> (n, D)."""

@@ -4,6 +4,7 @@ Loading is also the last gate: every page is touched once, and the golden reques
 publisher recorded are answered again. A bundle that fails is refused before anyone is served.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -89,8 +90,14 @@ class Snapshot:
     def embed_user(self, user: int, profile: Encoded, history: F32) -> F32:
         """User row (-1: unknown), encoded profile of one user, the last at most L of their history
         (n, H), oldest first -> the user vectors (K, D). For one thread at a time."""
-        identity = self.bundle.user_identity[user + 1 : user + 2]
-        return self.user_tower.one(identity, profile, history)
+        self.user_tower.places([len(history)])[0][:] = history
+        vectors: F32 = self.embed_users([user], [profile])[0]
+        return vectors
+
+    def embed_users(self, users: Sequence[int], profiles: Sequence[Encoded]) -> F32:
+        """The same of B users, whose histories are in the places of the user tower -> (B, K, D)."""
+        identity = self.bundle.user_identity[[user + 1 for user in users]]
+        return self.user_tower.few(identity, profiles)
 
 
 def load_snapshot(path: Path) -> Snapshot:
@@ -124,6 +131,7 @@ def _prefault(bundle: Bundle) -> None:
     for array in bundle.arrays.values():
         flat: npt.NDArray[Any] = array.reshape(-1).view(np.uint8)
         flat[::PAGE].sum()
+    _ = bundle.item_ids.texts.quotable
 
 
 def _reads_profile(bundle: Bundle, tower: UserTower) -> bool:

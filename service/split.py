@@ -41,6 +41,8 @@ class Split:
         return {name: weight / total for name, weight in self.weights}
 
     def variant(self, user_id: str) -> str:
+        if len(self.weights) == 1:
+            return self.main
         drawn = [(_draw(name, user_id) / weight, name) for name, weight in self.weights if weight]
         return min(drawn)[1]
 

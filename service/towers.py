@@ -1,6 +1,6 @@
 """The exported towers: arrays in, vectors out. One ONNX Runtime session each, on one thread."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from contract.features import Encoded
 ITEM = ("identity", "codes", "numbers")
 USER = (*ITEM, "history", "mask")
 """What a tower may be fed; one that does not need all of it has fewer inputs."""
+FEW = 16
+"""Users that the user tower takes at once through arrays that are kept."""
 
 
 class UserTower:
@@ -24,7 +26,7 @@ class UserTower:
         dims = bundle.manifest.dims
         self._session = _open(bundle.path / USER_TOWER, USER, [[dims.interests, dims.dim]])
         self._inputs = {node.name for node in self._session.get_inputs()}
-        self._one = _One(self._session, bundle)
+        self._kept = _Kept(self._session, bundle)
 
     def __call__(self, identity: F32, profile: Encoded, history: F32, mask: F32) -> F32:
         """identity (B, E), profile of B users, history (B, L, H) with the most recent item last,
@@ -39,25 +41,55 @@ class UserTower:
         vectors: F32 = _run(self._session, self._inputs, values)[0]
         return vectors
 
-    def one(self, identity: F32, profile: Encoded, history: F32) -> F32:
-        """identity (1, E), profile of one user, the last at most L of their history (n, H), oldest
-        first -> user vectors (K, D). For one thread at a time."""
-        return self._one(identity, profile, history)
+    def places(self, lengths: Sequence[int]) -> list[F32]:
+        """Where the histories of B users go, (n, H) each, oldest first: B at most FEW, n at most L.
+        For one thread at a time."""
+        return self._kept.places(lengths)
+
+    def few(self, identity: F32, profiles: Sequence[Encoded]) -> F32:
+        """identity (B, E) and profiles of one user each, whose histories are in their places ->
+        user vectors (B, K, D)."""
+        return self._kept(identity, profiles)
 
 
-class _One:
-    """The user tower for one user, through arrays that are kept: making them anew and handing them
-    over takes a third as long as the tower."""
+class _Kept:
+    """The user tower for few users, through arrays that are kept: making them anew and handing them
+    over takes a third as long as the tower for one."""
 
     def __init__(self, session: ort.InferenceSession, bundle: Bundle) -> None:
         dims, schema = bundle.manifest.dims, bundle.manifest.features
         length = schema.history_length
-        self._identity = np.zeros((1, dims.user_identity), np.float32)
-        self._codes = np.zeros((1, schema.users.code_width), np.int32)
-        self._numbers = np.zeros((1, schema.users.number_width), np.float32)
-        self._history = np.zeros((1, length, dims.history), np.float32)
-        self._mask = np.zeros((1, length), np.float32)
-        self._vectors = np.zeros((1, dims.interests, dims.dim), np.float32)
+        self._session = session
+        self._identity = np.zeros((FEW, dims.user_identity), np.float32)
+        self._codes = np.zeros((FEW, schema.users.code_width), np.int32)
+        self._numbers = np.zeros((FEW, schema.users.number_width), np.float32)
+        self._history = np.zeros((FEW, length, dims.history), np.float32)
+        self._mask = np.zeros((FEW, length), np.float32)
+        self._vectors = np.zeros((FEW, dims.interests, dims.dim), np.float32)
+        self._runs: dict[int, Callable[[], None]] = {}
+
+    def places(self, lengths: Sequence[int]) -> list[F32]:
+        whole = self._mask.shape[1]
+        for at, length in enumerate(lengths):
+            if length < whole or not self._mask[at, 0]:
+                empty = whole - length
+                self._history[at, :empty] = 0.0
+                self._mask[at, :empty], self._mask[at, empty:] = 0.0, 1.0
+        return [self._history[at, whole - length :] for at, length in enumerate(lengths)]
+
+    def __call__(self, identity: F32, profiles: Sequence[Encoded]) -> F32:
+        count = len(profiles)
+        self._identity[:count] = identity
+        for at, (codes, numbers) in enumerate(profiles):
+            self._codes[at], self._numbers[at] = codes[0], numbers[0]
+        if count not in self._runs:
+            self._runs[count] = self._bound(count)
+        self._runs[count]()
+        vectors: F32 = self._vectors[:count].copy()
+        return vectors
+
+    def _bound(self, count: int) -> Callable[[], None]:
+        """Runs the tower on the first `count` users of the arrays."""
         arrays = {
             "identity": self._identity,
             "codes": self._codes,
@@ -65,22 +97,14 @@ class _One:
             "history": self._history,
             "mask": self._mask,
         }
-        binding = session.io_binding()
-        for node in session.get_inputs():
-            value = ort.OrtValue.ortvalue_from_numpy(arrays[node.name])
+        binding = self._session.io_binding()
+        for node in self._session.get_inputs():
+            value = ort.OrtValue.ortvalue_from_numpy(arrays[node.name][:count])
             binding.bind_ortvalue_input(node.name, value)
-        (output,) = session.get_outputs()
-        binding.bind_ortvalue_output(output.name, ort.OrtValue.ortvalue_from_numpy(self._vectors))
-        self._run = partial(session.run_with_iobinding, binding)
-
-    def __call__(self, identity: F32, profile: Encoded, history: F32) -> F32:
-        self._identity[:], self._codes[:], self._numbers[:] = identity, *profile
-        empty = self._mask.shape[1] - len(history)
-        self._history[0, :empty], self._mask[0, :empty] = 0.0, 0.0
-        self._history[0, empty:], self._mask[0, empty:] = history, 1.0
-        self._run()
-        vectors: F32 = self._vectors[0].copy()
-        return vectors
+        (output,) = self._session.get_outputs()
+        vectors = ort.OrtValue.ortvalue_from_numpy(self._vectors[:count])
+        binding.bind_ortvalue_output(output.name, vectors)
+        return partial(self._session.run_with_iobinding, binding)
 
 
 class ItemTower:

@@ -13,6 +13,7 @@ from contract.journal import Entry
 from service import engine, schemas
 from service.examples import ITEMS, PATCH
 from service.known import known
+from service.listed import encoded_items
 from service.posted import check_items
 from service.routes.parts import (
     BODY,
@@ -62,8 +63,9 @@ async def get_item(
     state = variant.live.state()
     body: dict[str, Any] = {"item_id": item_id, "bundle": state.snapshot.version}
     body |= asdict(known(state, item_id))
-    near = engine.similar(state, item_id, neighbours).items if neighbours else []
-    return json_response(body | {"neighbours": near})
+    near = [engine.similar(state, item_id, neighbours)] if neighbours else []
+    items = encoded_items(near) or [()]
+    return json_response(body | {"neighbours": items[0]})
 
 
 @router.patch(

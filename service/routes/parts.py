@@ -20,6 +20,7 @@ from service import schemas
 from service.admission import Gate
 from service.cache import Cache
 from service.metrics import Metrics
+from service.rounds import Rounds
 from service.settings import Settings
 from service.variants import Variant, Variants
 
@@ -50,6 +51,7 @@ class Parts:
     gate: Gate
     cache: Cache
     metrics: Metrics
+    rounds: Rounds[Any, bytes]
 
 
 # These are coroutines because FastAPI runs plain functions in threads, two hops for each request.

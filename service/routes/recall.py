@@ -1,9 +1,12 @@
 """Recommendations, one or many at once, and the items that are like an item."""
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
 
 import orjson
@@ -11,12 +14,13 @@ from fastapi import APIRouter, Query
 from fastapi.responses import Response
 
 from contract.attributes import Attributes
-from contract.errors import FeatureError, RequestError
+from contract.errors import FeatureError, Overloaded, RequestError
 from service import engine, schemas
 from service.answer import Answer
 from service.cache import Kept
 from service.conditions import Conditions, count_values, from_json, from_text
 from service.examples import BATCH, RECOMMENDATION
+from service.listed import encoded_items
 from service.metrics import RecallMetrics
 from service.request import Blend, Recall
 from service.routes.parts import (
@@ -40,10 +44,13 @@ from service.routes.parts import (
     limit_k,
 )
 from service.settings import Settings
+from service.state import State
 from service.variants import Variant
 
 BLENDING = frozenset(field.name for field in fields(Blend))
 """What is asked under these names goes into a Blend."""
+PLAIN = frozenset(("user_id", "k", "exclude", "exclude_seen"))
+"""Who asks for nothing else asks for the best k of the model."""
 
 router = APIRouter(prefix="/v1", tags=["recall"], responses=ERRORS | RECALL)
 
@@ -57,6 +64,8 @@ class Wanted(NamedTuple):
 
     body: schemas.RecommendationRequest
     conditions: Filters
+    plain: bool
+    """Whether nothing is asked but the best k of the model: then it is answered with others."""
 
 
 class Asked(NamedTuple):
@@ -68,7 +77,9 @@ class Asked(NamedTuple):
 
     def recall(self, attributes: Attributes) -> Recall:
         """Raises MalformedRequest for a filter that these attributes cannot have."""
-        body, conditions = self.wanted
+        body, conditions, plain = self.wanted
+        if plain:
+            return Recall(body.k, self.user_id, None, None, body.exclude, body.exclude_seen)
         return Recall(
             k=body.k,
             user_id=self.user_id,
@@ -81,6 +92,12 @@ class Asked(NamedTuple):
             conditions=conditions(attributes),
             blend=_blend(body),
         )
+
+
+class Waiting(NamedTuple):
+    parts: Parts
+    asked: Asked
+    due: float | None
 
 
 @router.get(
@@ -108,8 +125,7 @@ async def post_recommendations(
     due: Due,
 ) -> Response:
     """The same with everything in the body: sessions, unknown users, a profile."""
-    conditions = partial(from_json, body.filters)
-    asked = _asked(parts, body, conditions, pinned)
+    asked = _asked(parts, body, pinned)
     return Response(await recommend(parts, asked, due), media_type=JSON)
 
 
@@ -126,13 +142,13 @@ async def post_batch(
     asked = []
     for position, request in enumerate(body.requests):
         with _named(position):
-            asked.append(_asked(parts, request, partial(from_json, request.filters), pinned))
+            asked.append(_asked(parts, request, pinned))
     answers = []
     with parts.gate.admit(len(asked), due) as turn:
         for position, one in enumerate(asked):
             await turn()
             with _named(position):
-                answers.append(_answer(parts, one))
+                answers += _answers(parts, [one])
     return Response(b'{"answers":[%b]}' % b",".join(answers), media_type=JSON)
 
 
@@ -147,7 +163,7 @@ async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 
     return json_response(
         {
             "item_id": item_id,
-            "items": answer.items,
+            "items": encoded_items([answer])[0],
             "bundle": state.snapshot.version,
             "variant": variant.name,
             "seq": variant.live.seq,
@@ -161,64 +177,100 @@ def wanted(query: schemas.RecommendationQuery) -> Wanted:
     if "sources" in given:
         given["sources"] = dict.fromkeys(given["sources"], 1.0)
     body = schemas.RecommendationRequest.model_construct(**given)
-    return Wanted(body, partial(from_text, filters))
+    return Wanted(body, partial(from_text, filters), not filters and given.keys() <= PLAIN)
 
 
 def of_user(
     parts: Parts, user_id: str | None, wanted: Wanted, pinned: Variant | None = None
 ) -> Asked:
     """The one way to a recall, however its request came. Raises as the limits do."""
-    _limit(parts.settings, wanted.body)
+    _limit(parts.settings, wanted)
     return Asked(pinned or parts.variants.of(user_id), user_id, wanted)
 
 
 async def recommend(parts: Parts, asked: Asked, due: float | None = None) -> bytes:
     """The answer, as JSON. Raises as the gate, the state and the recall do."""
-    with parts.gate.admit(1, due) as turn:
-        await turn()
-        return _answer(parts, asked)
+    with parts.gate.admit(1):
+        return await parts.rounds.join(Waiting(parts, asked, due))
 
 
-def _asked(
-    parts: Parts,
-    body: schemas.RecommendationRequest,
-    conditions: Filters,
-    pinned: Variant | None,
-) -> Asked:
-    return of_user(parts, body.user_id, Wanted(body, conditions), pinned)
+def answer_round(waiting: Sequence[Waiting]) -> list[bytes | Exception]:
+    """What each is answered, or why it is not: the plain ones of a variant together."""
+    answers: dict[int, bytes | Exception] = {}
+    groups = defaultdict[int, list[int]](list)
+    for at, (parts, asked, due) in enumerate(waiting):
+        try:
+            parts.gate.require_in_time(due)
+        except Overloaded as error:
+            answers[at] = error
+        else:
+            groups[id(asked.variant) if asked.wanted.plain else at].append(at)
+    for group in groups.values():
+        try:
+            found = _answers(waiting[group[0]].parts, [waiting[at].asked for at in group])
+            answers |= zip(group, found, strict=True)
+        except Exception as error:
+            answers |= dict.fromkeys(group, error)
+    return [answers[at] for at in range(len(waiting))]
 
 
-def _limit(settings: Settings, body: schemas.RecommendationRequest) -> None:
+def _asked(parts: Parts, body: schemas.RecommendationRequest, pinned: Variant | None) -> Asked:
+    plain = body.model_fields_set <= PLAIN
+    wanted = Wanted(body, partial(from_json, body.filters), plain)
+    return of_user(parts, body.user_id, wanted, pinned)
+
+
+def _limit(settings: Settings, wanted: Wanted) -> None:
+    body = wanted.body
     limit_k(settings, body.k)
-    limit(settings, "max_history", "history", len(body.history or ()))
     limit(settings, "max_exclude", "exclude", len(body.exclude))
+    if wanted.plain:
+        return
+    limit(settings, "max_history", "history", len(body.history or ()))
     limit(settings, "max_include", "include", len(body.include or ()))
     limit_features(settings, "", body.features or {})
 
 
-def _answer(parts: Parts, asked: Asked) -> bytes:
-    name, live = asked.variant.name, asked.variant.live
-    state = live.state(asked.wanted.body.min_seq)
-    recall = asked.recall(state.attributes)
-    limit(parts.settings, "max_filters", "filters", count_values(recall.conditions))
+def _answers(parts: Parts, asked: Sequence[Asked]) -> list[bytes]:
+    """Of one request, or of several plain ones of one variant."""
+    variant = asked[0].variant
+    name, live = variant.name, variant.live
+    state = live.state(asked[0].wanted.body.min_seq)
+    recalls = [one.recall(state.attributes) for one in asked]
+    for recall in recalls:
+        if recall.conditions:
+            limit(parts.settings, "max_filters", "filters", count_values(recall.conditions))
+    make = partial(_made, parts.metrics.recalls[name], name, state)
+    kept = parts.cache.find(name, state, recalls, make)
+    sources = [one.source for one in kept]
+    for source in set(sources):
+        parts.metrics.recalls[name].answers[source].inc(sources.count(source))
+    return [b'%b,"seq":%d}' % (one.body, live.seq) for one in kept]
 
-    def make() -> Kept:
-        answer = engine.recall(state, recall)
-        _measure(parts.metrics.recalls[name], answer)
-        body: dict[str, Any] = {
-            "user_id": recall.user_id,
-            "items": answer.items,
-            "source": answer.source,
-            "bundle": state.snapshot.version,
-            "variant": name,
-        }
-        if answer.explain:
-            body["explain"] = answer.explain
-        return Kept(orjson.dumps(body)[:-1], answer.source)
 
-    kept = parts.cache.find(name, state, recall, make)
-    parts.metrics.recalls[name].answers[kept.source].inc()
-    return b'%b,"seq":%d}' % (kept.body, live.seq)
+def _made(
+    metrics: RecallMetrics, variant: str, state: State, recalls: Sequence[Recall]
+) -> list[Kept]:
+    several = len(recalls) > 1
+    answers = engine.recall_each(state, recalls) if several else [engine.recall(state, *recalls)]
+    _measure(metrics, answers)
+    return [
+        Kept(_body(variant, state, recall, answer, items), answer.source)
+        for recall, answer, items in zip(recalls, answers, encoded_items(answers), strict=True)
+    ]
+
+
+def _body(variant: str, state: State, recall: Recall, answer: Answer, items: object) -> bytes:
+    body: dict[str, Any] = {
+        "user_id": recall.user_id,
+        "items": items,
+        "source": answer.source,
+        "bundle": state.snapshot.version,
+        "variant": variant,
+    }
+    if answer.explain:
+        body["explain"] = answer.explain
+    return orjson.dumps(body)[:-1]
 
 
 def _blend(body: schemas.RecommendationRequest) -> Blend | None:
@@ -239,14 +291,10 @@ def _named(position: int) -> Iterator[None]:
         raise type(error)(f"requests.{position}: {error}") from error
 
 
-def _measure(metrics: RecallMetrics, answer: Answer) -> None:
-    stages = answer.stages
-    metrics.encode.observe(stages.encode)
-    metrics.tower.observe(stages.tower)
-    metrics.search.observe(stages.search)
-    metrics.merge.observe(stages.merge)
-    metrics.total.observe(stages.total)
-    if answer.widened:
-        metrics.widened.inc()
-    if answer.exact:
-        metrics.exact.inc()
+def _measure(metrics: RecallMetrics, answers: Sequence[Answer]) -> None:
+    for stages, alike in groupby(answers, attrgetter("stages")):
+        metrics.observe(stages, len(list(alike)))
+    if widened := sum([answer.widened for answer in answers]):
+        metrics.widened.inc(widened)
+    if exact := sum([answer.exact for answer in answers]):
+        metrics.exact.inc(exact)

@@ -137,7 +137,7 @@ def test_the_answer_used_longest_ago_makes_room(snapshot: Snapshot, metrics: Met
     def made(k: int) -> bool:
         """Whether the answer to this request was not there."""
         fresh = Kept(b"{", "model")
-        return cache.find("live", state, Recall(k), lambda: fresh) is fresh
+        return cache.find("live", state, [Recall(k)], lambda _: [fresh])[0] is fresh
 
     assert [made(1), made(2), made(1), made(3)] == [True, True, False, True]
     assert [made(1), made(2)] == [False, True]
@@ -148,7 +148,8 @@ def test_a_cache_of_none_keeps_nothing(snapshot: Snapshot, metrics: Metrics) -> 
     state, cache = State.of(snapshot, 10, 1), Cache(0, metrics)
 
     for body in (b"1", b"2"):
-        assert cache.find("live", state, Recall(1), lambda: Kept(body, "model")).body == body  # noqa: B023
+        made = [Kept(body, "model")]
+        assert cache.find("live", state, [Recall(1)], lambda _: made) is made  # noqa: B023
     assert len(cache) == 0
 
 

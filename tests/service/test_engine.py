@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,8 @@ from contract.journal import Kind, Record
 from contract.store import LocalStore
 from service.answer import Answer
 from service.conditions import from_json
-from service.engine import recall, similar
+from service.engine import recall, recall_each, similar
+from service.listed import Listed, encoded_items
 from service.overlay import Overlay
 from service.request import Recall
 from service.segment import Segment
@@ -61,6 +63,13 @@ requests = st.builds(
     exclude_seen=st.booleans(),
     include=st.none() | st.lists(st.sampled_from(("x", "i50", *ITEMS)), max_size=12),
     category=st.none() | st.sampled_from(CATEGORIES),
+)
+plain = st.builds(
+    Recall,
+    k=st.integers(1, 230),
+    user_id=st.sampled_from((None, "nobody", *USERS)),
+    exclude=st.lists(st.sampled_from((*ITEMS, *(f"i{n}" for n in range(200)))), max_size=150),
+    exclude_seen=st.booleans(),
 )
 tags = st.one_of(
     st.sampled_from(CATEGORIES), st.lists(st.sampled_from(CATEGORIES), min_size=1, max_size=4)
@@ -117,6 +126,16 @@ def assert_right(
     """`filters`, as in the body of a POST, take the place of the request's conditions."""
     request = replace(request, conditions=from_json(filters or {}, state.attributes))
     answer = recall(state, request)
+    assert_answer(answer, reference, request, filters)
+    return answer
+
+
+def assert_answer(
+    answer: Answer,
+    reference: Reference,
+    request: Recall,
+    filters: Mapping[str, Any] | None = None,
+) -> None:
     user_id, history = request.user_id, request.history
     before = reference.history(user_id) if history is None else history
     known = [item_id for item_id in before if item_id in reference.features]
@@ -135,7 +154,6 @@ def assert_right(
         filters=filters,
     )
     assert_best(as_body(answer), scores, eligible, request.k)
-    return answer
 
 
 @settings(max_examples=40, deadline=None)
@@ -166,6 +184,58 @@ def test_any_recall_after_any_writes_is_that_of_the_reference(
             scores = reference.similarities(item_id)
             eligible = [other for other in reference.eligible() if other != item_id]
             assert_best(as_body(similar(state, item_id, 5)), scores, eligible, 5)
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    written=st.lists(entries, max_size=30),
+    asked=st.lists(plain, min_size=1, max_size=20),
+)
+def test_recalls_together_answer_as_each_does_alone(
+    start: Start, written: list[tuple[Kind, dict[str, Any]]], asked: list[Recall]
+) -> None:
+    state, reference = start()
+    state.apply(records(written))
+    for kind, body in written:
+        write(reference, kind, body)
+
+    together = recall_each(state, asked)
+
+    assert len(together) == len(asked)
+    for answer, request in zip(together, asked, strict=True):
+        assert_answer(answer, reference, request)
+        alone = recall(state, request)
+        assert (answer.source, answer.widened, answer.exact) == (
+            alone.source,
+            alone.widened,
+            alone.exact,
+        )
+        found, wanted = ([item.score for item in a.items] for a in (answer, alone))
+        assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_what_recalls_took_together_is_shared_among_them(snapshot: Snapshot) -> None:
+    state = State.of(snapshot, 1000, 1)
+
+    first, second = recall_each(state, [Recall(5, "u0"), Recall(5, "u1")])
+
+    assert first.stages == second.stages
+    assert min(first.stages.tower, first.stages.search, first.stages.encode) > 0
+
+
+def test_a_list_is_sent_as_its_items_would_be(snapshot: Snapshot) -> None:
+    state = State.of(snapshot, 1000, 1)
+    entries: list[tuple[Kind, dict[str, Any]]] = [("item", {"item_id": 'a "quoted" one'})]
+
+    for written in ([], entries):
+        state.apply(records(written))
+        for k in (1, 7, snapshot.items + 1):
+            answer = recall(state, Recall(k, exclude_seen=False))
+            items = answer.items
+            assert isinstance(items, Listed)
+            encoded = [orjson.dumps(one) for one in encoded_items([answer, answer])]
+            assert encoded == [orjson.dumps(list(items))] * 2
+            assert (items[0], len(items[:3])) == (next(iter(items)), min(k, 3))
 
 
 def test_a_large_overlay_is_searched_like_a_small_one(snapshot: Snapshot, bundle: Bundle) -> None:
@@ -229,7 +299,7 @@ def test_a_filter_that_leaves_too_few_goes_into_a_second_search(
     assert (best_excluded.widened, best_excluded.exact) == (True, False)
     assert (worst_excluded.widened, worst_excluded.exact) == (False, False)
     assert (all_but_three.widened, all_but_three.exact) == (True, True)
-    assert all_excluded.items == []
+    assert list(all_excluded.items) == []
 
 
 def test_the_stages_of_a_recall_add_up(snapshot: Snapshot) -> None:
