@@ -12,14 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.bundle import open_bundle
 from contract.errors import BundleError, JournalError, TandemError
 from contract.graph import check_tower
 from contract.journal import Entry, open_journal
-from contract.manifest import parse_manifest
+from contract.manifest import parse_manifest, read_manifest
 from contract.store import LocalStore
 from service.snapshot import load_snapshot
 from tests.conftest import COLD, ITEMS, live
 from tests.contract.test_bundle import replace, rewrite
+from tests.service.conftest import BACKENDS
 
 EXAMPLES = int(os.environ.get("TANDEM_EXAMPLES", "60"))
 HOSTILE = settings(
@@ -92,6 +94,27 @@ def test_a_bundle_with_a_spoilt_file_is_refused_or_loads(
             replace(copy, name, content)
         with refused_at_most(BundleError, named=copy):
             assert load_snapshot(copy).items == ITEMS + COLD
+
+
+@HOSTILE
+@given(channel=st.sampled_from(BACKENDS), which=shares, spoiling=spoilings)
+def test_no_damage_gets_past_the_checksums_to_a_library(
+    shelf: LocalStore, channel: str, which: float, spoiling: Spoiling
+) -> None:
+    """The readers of FAISS, Annoy and ONNX are not made for damaged files."""
+    pointed = shelf.channel(channel)
+    assert pointed
+    sound = shelf.bundle(pointed.version)
+    files = sorted(read_manifest(sound).files)
+    name = files[round(which * (len(files) - 1))]
+    content = (sound / name).read_bytes()
+    if spoiling.of(content) == content:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = shutil.copytree(sound, Path(folder) / sound.name)
+        rewrite(copy / name, spoiling.of(content))
+        with pytest.raises(BundleError, match=rf"{name}: (sha256|[\d,]+ bytes, the manifest says)"):
+            open_bundle(copy)
 
 
 @HOSTILE
