@@ -268,7 +268,9 @@ def evaluate(
 )
 @CHANNEL
 @click.option(
-    "--force", is_flag=True, help="Publish although the gate refuses; the manifest says so."
+    "--force",
+    is_flag=True,
+    help="Publish although the gate refuses; not what no service would open. The manifest says so.",
 )
 def publish(
     run: Path, store: str, backend: str, target_recall: float, k: int, channel: str, force: bool

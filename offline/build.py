@@ -15,11 +15,12 @@ import orjson
 from contract import channels
 from contract.arrays import F32, I64
 from contract.bundle import ARRAYS, GOLDEN, Bundle, ItemState, write_arrays
-from contract.errors import RecipeError, StoreError
+from contract.errors import BundleError, GateError, RecipeError, StoreError
 from contract.features import Encoded
 from contract.index import Index, load_backend, open_index, params_from
 from contract.manifest import Check, Manifest, read_manifest
 from contract.manifest import Index as IndexEntry
+from contract.sound import check_arrays
 from contract.store import Store
 from offline import gate, tune
 from offline.towers import Towers, item_vectors, user_vectors
@@ -74,7 +75,8 @@ def add(
     """Add a bundle to the store and let the channel point at it.
 
     Raises GateError, with nothing written, when the gate refuses it; `force` publishes it all the
-    same and says so in the manifest. Raises StoreError when the channel was moved meanwhile.
+    same and says so in the manifest, but for what no service would open. Raises StoreError when the
+    channel was moved meanwhile.
     """
     choice.require_valid()
     before = store.channel(channel)
@@ -128,7 +130,9 @@ class _Build:
         _write_golden(draft, index, users, probes)
         write_arrays(directory, self.content.arrays)
         manifest = manifest.model_copy(update={"index": entry})
-        checks.append(_replay(directory, manifest, towers))
+        staged = _opened(directory, manifest, checks)
+        again = open_index(entry, directory, staged.item_vectors)
+        checks.append(gate.golden(staged, towers, again))
         checks.append(gate.fits(sum(file.stat().st_size for file in directory.iterdir())))
         self._require(checks)
         forced = self.force and not all(check.passed for check in checks)
@@ -184,11 +188,17 @@ def _write_golden(draft: Bundle, index: Index, users: I64, probes: F32) -> None:
     (draft.path / GOLDEN).write_bytes(orjson.dumps(golden))
 
 
-def _replay(directory: Path, manifest: Manifest, towers: Towers) -> Check:
+def _opened(directory: Path, manifest: Manifest, checks: Sequence[Check]) -> Bundle:
+    """Out of its files. Raises GateError for numbers that every reader refuses: it would be no use
+    to force them."""
     arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-    staged = Bundle(directory, manifest, arrays)
-    index = open_index(manifest.index, directory, staged.item_vectors)
-    return gate.golden(staged, towers, index)
+    try:
+        check_arrays(directory, manifest, arrays)
+    except BundleError as error:
+        raise GateError(
+            f"no service would open the bundle, forced or not: {error}", tuple(checks)
+        ) from error
+    return Bundle(directory, manifest, arrays)
 
 
 def _spread(count: int, most: int) -> I64:

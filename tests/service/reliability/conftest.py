@@ -49,8 +49,8 @@ def floor(ground: tuple[Path, tuple[str, str]], tmp_path: Path) -> Floor:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if not FINDINGS:
         return
-    rows = [("test", "wanted", "measured"), *FINDINGS]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    terminalreporter.section(f"reliability, seed {SEED}")
+    rows = [("test", "wanted", "measured", "seed"), *((*one, str(SEED)) for one in FINDINGS)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    terminalreporter.section("reliability")
     for row in rows:
         terminalreporter.write_line("  ".join(map(str.ljust, row, widths)).rstrip())
