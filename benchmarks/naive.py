@@ -51,7 +51,8 @@ def create_app() -> FastAPI:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
-    tower, index, rng = UserTower(items).eval(), _index(items), np.random.default_rng(1)
+    index = index_of(items, os.environ["INDEX"])
+    tower, rng = UserTower(items).eval(), np.random.default_rng(1)
     histories = rng.integers(0, items, (USERS, HISTORY))
     profiles = rng.standard_normal((USERS, FIELDS), dtype=np.float32)
     app = FastAPI()
@@ -74,9 +75,9 @@ def create_app() -> FastAPI:
     return app
 
 
-def _index(items: int) -> "faiss.Index":
+def index_of(items: int, kind: str) -> "faiss.Index":
     index: faiss.Index = faiss.IndexFlatIP(DIM)
-    if os.environ["INDEX"] == "hnsw":
+    if kind == "hnsw":
         index = graph = faiss.IndexHNSWFlat(DIM, EDGES, faiss.METRIC_INNER_PRODUCT)
         graph.hnsw.efSearch = EF_SEARCH
     index.add(clustered(items, 0))

@@ -19,16 +19,21 @@ import orjson
 
 from benchmarks.contest import CORES, LOADING, SERVED, Contender, Rates, contest, pinned, uvicorn
 from benchmarks.memory import cpu_seconds, descendants, proportional_bytes
+from benchmarks.naive import index_of
 from benchmarks.pace import pace
 from benchmarks.picture import draw_load
 from benchmarks.planted import planted
 from benchmarks.table import Row
 from benchmarks.world import World
+from contract.arrays import F32
+from contract.features import Encoded
+from contract.index.exact import scan
 from contract.store import LocalStore
 from offline.build import IndexChoice
 from offline.local import Service, local_service
 from offline.publish import publish
 from offline.run import Run, load_run
+from service.snapshot import Snapshot, load_snapshot
 
 K = 50
 MOST_USERS = 20_000
@@ -45,12 +50,13 @@ GROWTH = {
     "three filters": "&filter=year%3E%3D2000&filter=category=category%203&filter=year%3C2020",
 }
 """What is asked beyond the usual; of a parameter that stands twice, the last counts."""
+POSTED = 20_000
 STAGES = ("encode", "tower", "search", "merge")
 STARTS, SHARING = 3, 4
 MOST_IN_A_GRAPH = 200_000
 """Up to here the naive service has a graph, beyond it a flat index: so its writers would choose."""
-EF_SEARCH = 128
-"""Of both graphs, which have 32 edges a node: equal recall."""
+ASKED = 400
+"""Users whose true neighbours are looked for in both."""
 FLAT_TIMES = 1_000_000
 """From here on a flat index is a peer to be far ahead of."""
 
@@ -139,36 +145,77 @@ def _latency(label: str, made: World, asked: Asked, picture: Path | None) -> lis
 
 
 def _growth(label: str, made: World, asked: Asked) -> list[Row]:
-    """What more items and filters cost."""
-    with _service(made.folder, made.store) as service:
+    """What more items, filters and posted items cost."""
+    with (
+        _service(made.folder, made.store) as service,
+        _service(made.folder, made.store) as posted,
+    ):
+        _post(posted, POSTED)
         files = {
             what: _lines(made.folder / f"growth-{n}.txt", [url + query for url in asked.urls])
             for n, (what, query) in enumerate(GROWTH.items())
         }
         contenders = {what: Contender(service.port, path) for what, path in files.items()}
+        contenders[f"{POSTED:,} items posted"] = Contender(posted.port, asked.paths)
         rates = contest(contenders, seconds=1)
-    return [Row(f"{label} recall, {what}", rates.rate(what), "requests/s") for what in GROWTH]
+    return [Row(f"{label} recall, {what}", rates.rate(what), "requests/s") for what in contenders]
+
+
+def _post(service: Service, count: int) -> None:
+    """New items, of the categories and years that the others have."""
+    items = [
+        {"item_id": f"posted {n}", "features": {"category": f"category {n % 50}", "year": 2000}}
+        for n in range(count)
+    ]
+    for start in range(0, count, 1000):
+        status, *_ = service.call("POST", "/v1/items", {"items": items[start : start + 1000]})
+        assert status == 201
 
 
 def _naive(label: str, made: World, asked: Asked, items: int) -> list[Row]:
     """Beside the service that everyone writes first, of the same vectors."""
-    graph = items <= MOST_IN_A_GRAPH
-    kind, channel = ("hnsw", "graph") if graph else ("flat", "live")
-    if graph:
-        choice = IndexChoice("faiss_hnsw", search={"ef_search": EF_SEARCH})
-        publish(made.run, made.store, channel, choice)
-    bar, stretch = (4.0, 6.0) if graph else (40.0, 80.0) if items >= FLAT_TIMES else (None, None)
+    kind = "hnsw" if items <= MOST_IN_A_GRAPH else "flat"
+    bars = {"hnsw": (4.0, 6.0), "flat": (40.0, 80.0) if items >= FLAT_TIMES else (None, None)}
     users = _lines(made.folder / "users.txt", [f"/{user}?k={K}" for user in range(10_000)])
     with (
-        _service(made.folder, made.store, channels=channel) as service,
+        _service(made.folder, made.store) as service,
         uvicorn("benchmarks.naive:create_app", "/1", ITEMS=str(items), INDEX=kind) as naive,
     ):
         ours, theirs = Contender(service.port, asked.paths), Contender(naive, users)
         rates = contest({"recall": ours, "naive": theirs})
     return [
         Row(f"{label} the naive service, {kind}", rates.rate("naive"), "requests/s"),
-        _ratio(f"{label} over the naive service, {kind}", rates, "recall", "naive", bar, stretch),
+        _ratio(f"{label} over the naive service, {kind}", rates, "recall", "naive", *bars[kind]),
+        *(_recalls(label, made, items) if kind == "hnsw" else ()),
     ]
+
+
+def _recalls(label: str, made: World, items: int) -> list[Row]:
+    """What the index of the service and that of the naive one find for the same users."""
+    channel = made.store.channel("live")
+    assert channel
+    snapshot = load_snapshot(made.store.bundle(channel.version))
+    bundle = snapshot.bundle
+    users = np.random.default_rng(6).permutation(len(bundle.user_ids))[:ASKED].tolist()
+    vectors = np.concatenate([_user_vectors(snapshot, user) for user in users])
+    best, _ = scan(bundle.item_vectors, vectors, K)
+    theirs = index_of(items, "hnsw").search(vectors, K)[1]
+    ours = snapshot.index.search(vectors, K)[0]
+    found, wanted = (
+        float(np.mean([np.isin(rows, top).mean() for rows, top in zip(some, best, strict=True)]))
+        for some in (ours, theirs)
+    )
+    return [
+        Row(f"{label} recall@{K} of the naive index", wanted, ""),
+        Row(f"{label} recall@{K} of ours", found, "", at_least=wanted),
+    ]
+
+
+def _user_vectors(snapshot: Snapshot, user: int) -> F32:
+    bundle = snapshot.bundle
+    profile = Encoded(bundle.users.codes[[user]], bundle.users.numbers[[user]])
+    recent = bundle.history(user)[-snapshot.history_length() :]
+    return snapshot.embed_user(user, profile, bundle.history_vectors[recent])
 
 
 def _workers(label: str, made: World, asked: Asked) -> list[Row]:

@@ -14,7 +14,8 @@ from contract.arrays import F32, I64
 from service.answer import Answer, Item
 from service.overlay import Overlay
 
-BEGIN, SCORE, END = b'{"item_id":"', b'","score":', b',"source":"bundle"},'
+OPEN, SCORE, CLOSE, CUT = b',{"item_id":"', b'","score":', b',"source":"bundle"}', b"\n"
+BEGIN, NEXT = b"[" + OPEN[1:], CLOSE + OPEN
 
 
 class Listed(Sequence[Item]):
@@ -57,12 +58,15 @@ def _as_json(lists: Sequence[Listed]) -> list[bytes]:
     ids = overlay.quotable(rows)
     if not ids:
         return [orjson.dumps(list(one)) for one in lists]
-    parts: list[bytes | memoryview] = [BEGIN, b"", SCORE, b"", END] * len(ids)
-    parts[1::5] = ids
+    parts: list[bytes | memoryview] = [b""] * (2 * len(ids))
+    parts[::2] = ids
     scores = np.concatenate([one.scores for one in lists])
-    parts[3::5] = orjson.dumps(scores.tolist())[1:-1].split(b",")
-    ends = np.cumsum([5 * len(one) for one in lists]).tolist()
+    # What stands between two ids, score by score: one replacement and one cut in place of a
+    # hundred small strings.
+    between = orjson.dumps(scores.tolist())[1:-1].replace(b",", NEXT + CUT + SCORE) + NEXT
+    parts[1::2] = (SCORE + between).split(CUT)
+    ends = np.cumsum([2 * len(one) for one in lists]).tolist()
     texts = [
-        b"".join(parts[end - 5 * len(one) : end]) for one, end in zip(lists, ends, strict=True)
+        b"".join(parts[end - 2 * len(one) : end]) for one, end in zip(lists, ends, strict=True)
     ]
-    return [b"[%b]" % text[:-1] for text in texts]
+    return [BEGIN + text[: -len(OPEN)] + b"]" if text else b"[]" for text in texts]
