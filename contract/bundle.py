@@ -33,7 +33,7 @@ from contract.files import read_small
 from contract.graph import check_tower
 from contract.ids import UNKNOWN, Ids, Texts
 from contract.index import discard_index
-from contract.kinds import HISTORY
+from contract.kinds import HISTORY, SEEN
 from contract.manifest import FileEntry, Manifest, read_manifest
 from contract.popularity import DEPTH
 from contract.sound import check_arrays
@@ -204,6 +204,12 @@ class Bundle:
         """Rows of what counts as the history of user `user`, oldest first."""
         rows, flags = self.user_items(user)
         its: I32 = rows[flags & HISTORY != 0]
+        return its
+
+    def seen(self, user: int) -> I32:
+        """Rows of what counts as seen by user `user`, oldest first."""
+        rows, flags = self.user_items(user)
+        its: I32 = rows[flags & SEEN != 0]
         return its
 
     @cached_property

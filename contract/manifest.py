@@ -12,6 +12,7 @@ from contract.features import Encoded, Schema
 from contract.files import read_small
 from contract.kinds import Kinds
 from contract.popularity import Popularity
+from contract.reference import Reference
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -87,6 +88,7 @@ class Manifest(_Part):
     events: Kinds = Kinds()
     attributes: Attributes
     popularity: Popularity = Popularity()
+    reference: Reference | None = None
     files: dict[str, FileEntry]
     metrics: dict[str, float]
     gate: tuple[Check, ...]

@@ -22,7 +22,7 @@ from contract.manifest import Check, Manifest, read_manifest
 from contract.manifest import Index as IndexEntry
 from contract.sound import check_arrays
 from contract.store import Store
-from offline import gate, tune
+from offline import gate, reference, tune
 from offline.towers import Towers, item_vectors, user_vectors
 
 PROBES = 1000
@@ -129,7 +129,8 @@ class _Build:
         checks.append(gate.coverage(index, self.vectors, queries))
         _write_golden(draft, index, users, probes)
         write_arrays(directory, self.content.arrays)
-        manifest = manifest.model_copy(update={"index": entry})
+        measured = reference.measure(draft, users, probes)
+        manifest = manifest.model_copy(update={"index": entry, "reference": measured})
         staged = _opened(directory, manifest, checks)
         again = open_index(entry, directory, staged.item_vectors)
         checks.append(gate.golden(staged, towers, again))

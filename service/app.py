@@ -27,6 +27,7 @@ from service.live import Live
 from service.logs import configure
 from service.metrics import Metrics
 from service.outward import outward
+from service.recheck import Recheck
 from service.rounds import Rounds
 from service.routes import ROUTERS, recall
 from service.routes.parts import KEY, Parts
@@ -125,6 +126,7 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
             journal,
             Gate(settings.max_admitted, metrics),
             Cache(settings.cache_entries, metrics),
+            stack.enter_context(Recheck.running(settings.recheck_share, metrics)),
             metrics,
             Rounds(recall.answer_round, FEW),
         )

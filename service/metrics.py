@@ -153,6 +153,44 @@ class Metrics:
             ("variant",),
             registry=registry,
         )
+        self.recheck_wanted = Counter(
+            "tandem_recheck_wanted_items",
+            "Items of the exact answers to the recalls that were answered once more.",
+            ("variant",),
+            registry=registry,
+        )
+        self.recheck_found = Counter(
+            "tandem_recheck_found_items",
+            "As many of these, or as good ones, were in the answers that were given.",
+            ("variant",),
+            registry=registry,
+        )
+        self.recheck_signals = Counter(
+            "tandem_recheck_signals",
+            "Answers looked at again, by the decile of the bundle's reference that a signal of "
+            "theirs is in.",
+            ("variant", "signal", "decile"),
+            registry=registry,
+        )
+        self.recheck_compared = Counter(
+            "tandem_recheck_compared_items",
+            "First items of answers that were held against the answer to another user.",
+            ("variant",),
+            registry=registry,
+        )
+        self.recheck_common = Counter(
+            "tandem_recheck_common_items",
+            "Those of them that the other answer had too.",
+            ("variant",),
+            registry=registry,
+        )
+        self.reference_overlap = Gauge(
+            "tandem_reference_overlap",
+            "The share of common items when the bundle was published; 0 without a reference.",
+            ("variant",),
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
         self.writes = Counter(
             "tandem_writes", "Acknowledged journal entries by kind.", ("kind",), registry=registry
         )
@@ -218,6 +256,11 @@ class Metrics:
         self.recalls[variant] = RecallMetrics(self, variant)
         for metric in (
             self.stand_ins,
+            self.recheck_wanted,
+            self.recheck_found,
+            self.recheck_compared,
+            self.recheck_common,
+            self.reference_overlap,
             self.bundle_created,
             self.bundle_loaded,
             self.overlay_items,

@@ -125,6 +125,14 @@ class Settings(BaseSettings):
         description="Most answers that one worker keeps in memory; 0 keeps none.",
     )
 
+    recheck_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the recalls that are looked at once more beside the requests: "
+        "answered exactly, and compared with what the bundle's publisher saw; 0 for none.",
+    )
+
     def state_directory(self) -> Path:
         if self.state is not None:
             return Path(self.state)

@@ -15,6 +15,7 @@ from contract.bundle import ARRAYS
 from contract.features import KINDS, Fields
 from contract.index import BACKENDS, BackendName, load_backend
 from contract.popularity import Popularity
+from contract.reference import Reference
 from offline.models import DATA_PARAMETERS, MODELS
 from offline.negatives import NEGATIVES
 from offline.objectives import OBJECTIVES
@@ -178,6 +179,7 @@ def test_the_manifest_is_documented() -> None:
         manifest.Dims,
         manifest.Index,
         Popularity,
+        Reference,
         manifest.FileEntry,
         manifest.Check,
     )

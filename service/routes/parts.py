@@ -20,6 +20,7 @@ from service import schemas
 from service.admission import Gate
 from service.cache import Cache
 from service.metrics import Metrics
+from service.recheck import Recheck
 from service.rounds import Rounds
 from service.settings import Settings
 from service.variants import Variant, Variants
@@ -50,6 +51,7 @@ class Parts:
     journal: GroupCommit
     gate: Gate
     cache: Cache
+    recheck: Recheck
     metrics: Metrics
     rounds: Rounds[Any, bytes]
 

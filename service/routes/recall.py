@@ -240,7 +240,7 @@ def _answers(parts: Parts, asked: Sequence[Asked]) -> list[bytes]:
     for recall in recalls:
         if recall.conditions:
             limit(parts.settings, "max_filters", "filters", count_values(recall.conditions))
-    make = partial(_made, parts.metrics.recalls[name], name, state)
+    make = partial(_made, parts, name, state)
     kept = parts.cache.find(name, state, recalls, make)
     sources = [one.source for one in kept]
     for source in set(sources):
@@ -248,12 +248,12 @@ def _answers(parts: Parts, asked: Sequence[Asked]) -> list[bytes]:
     return [b'%b,"seq":%d}' % (one.body, live.seq) for one in kept]
 
 
-def _made(
-    metrics: RecallMetrics, variant: str, state: State, recalls: Sequence[Recall]
-) -> list[Kept]:
+def _made(parts: Parts, variant: str, state: State, recalls: Sequence[Recall]) -> list[Kept]:
     several = len(recalls) > 1
     answers = engine.recall_each(state, recalls) if several else [engine.recall(state, *recalls)]
-    _measure(metrics, answers)
+    _measure(parts.metrics.recalls[variant], answers)
+    for recall, answer in zip(recalls, answers, strict=True):
+        parts.recheck.look(variant, state, recall, answer)
     return [
         Kept(_body(variant, state, recall, answer, items), answer.source)
         for recall, answer, items in zip(recalls, answers, encoded_items(answers), strict=True)

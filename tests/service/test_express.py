@@ -123,7 +123,7 @@ def test_a_plain_request_takes_few_calls_of_python(
     shelf: LocalStore, metrics: Metrics, tmp_path: Path
 ) -> None:
     """A guard of what a request costs that no other work on the machine can move."""
-    settings = Settings(store=str(shelf.root), state=str(tmp_path / "state"))
+    settings = Settings(store=str(shelf.root), state=str(tmp_path / "state"), recheck_share=0)
     api = create_api(settings, metrics)
     app = Front(Express(api), settings, metrics, "0")
 
