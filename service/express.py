@@ -1,23 +1,27 @@
-"""The way of the common request: a GET of recommendations, past FastAPI.
+"""The way of the common requests past FastAPI: a GET of recommendations, a POST of events.
 
-To take the parameters of a URL apart costs FastAPI more time than the recall takes. Here they are
-read by the same model and answered by the same functions as in the route. What is not plain goes to
-the route: whatever the model refuses, pinned variants, deadlines. So there is one place that says
-what is wrong with a request, and OpenAPI describes what happens.
+To take the parameters of a URL or a body apart costs FastAPI more time than the recall takes. Here
+they are read by the same model and answered by the same functions as in the route. What is not
+plain goes to the route: whatever the model refuses, pinned variants, deadlines. So there is one
+place that says what is wrong with a request, and OpenAPI describes what happens.
 """
 
+from collections import deque
 from functools import lru_cache
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
 
+import orjson
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from pydantic import ValidationError
-from starlette.types import Receive, Scope, Send
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from contract.errors import TandemError
+from service import schemas
 from service.errors import failure, refusal
-from service.routes import recall
+from service.routes import events, recall
 from service.routes.recall import Wanted
 from service.schemas import RecommendationQuery
 
@@ -33,6 +37,13 @@ BODIES = {
     if isinstance(route, APIRoute) and route.methods == {"POST"}
 }
 """Path -> the route, and whether it takes many requests at once."""
+(EVENTS_ROUTE,) = (
+    route
+    for route in events.router.routes
+    if isinstance(route, APIRoute) and route.endpoint is events.post_events
+)
+EVENTS: TypeAdapter[schemas.EventBody | schemas.EventsBody] = TypeAdapter(schemas.OneOrMoreEvents)
+IN_JSON = (b"content-type", b"application/json")
 LONGEST_ID = 256
 LISTS = frozenset(
     field.alias or name
@@ -51,7 +62,7 @@ class Express:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST" and scope["path"] in BODIES:
+        if scope["type"] == "http" and scope["method"] == "POST":
             await self._post(scope, receive, send)
             return
         user_id = _user(scope)
@@ -69,12 +80,35 @@ class Express:
             await failure()(scope, receive, send)
             raise
         else:
-            length = b"%d" % len(body)
-            headers = [(b"content-length", length), (b"content-type", b"application/json")]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            await _answer(send, 200, body)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in BODIES:
+            await self._post_recalls(scope, receive, send)
+        elif scope["path"] == EVENTS_ROUTE.path and IN_JSON in scope["headers"]:
+            await self._post_events(scope, receive, send)
+        else:
+            await self._api(scope, receive, send)
+
+    async def _post_events(self, scope: Scope, receive: Receive, send: Send) -> None:
+        read = _Read(receive)
+        try:
+            body = EVENTS.validate_python(orjson.loads(await read.body()))
+        except (ValueError, HTTPException):
+            await self._api(scope, read.again, send)
+            return
+        scope["route"] = EVENTS_ROUTE
+        try:
+            seq = await events.write(self._api.state.parts, body)
+        except TandemError as error:
+            await refusal(error, scope, self._api.state.told)(scope, receive, send)
+        except Exception:
+            await failure()(scope, receive, send)
+            raise
+        else:
+            await _answer(send, 201, b'{"seq":%d}' % seq)
+
+    async def _post_recalls(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To the route, unless there is no room for what is asked: then its body is not read."""
         parts = self._api.state.parts
         scope["route"], batch = BODIES[scope["path"]]
@@ -84,6 +118,41 @@ class Express:
             await refusal(error, scope, self._api.state.told)(scope, receive, send)
         else:
             await self._api(scope, receive, send)
+
+
+class _Read:
+    """The messages of a body, for whoever has to read it once more."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: deque[Message] = deque()
+        self._refused: HTTPException | None = None
+
+    async def body(self) -> bytes:
+        """Raises HTTPException for one that is too large; empty where the client is gone."""
+        more = True
+        while more:
+            try:
+                message = await self._receive()
+            except HTTPException as error:
+                self._refused = error
+                raise
+            self._messages.append(message)
+            more = message.get("more_body", False)
+        return b"".join(message.get("body", b"") for message in self._messages)
+
+    async def again(self) -> Message:
+        if self._messages:
+            return self._messages.popleft()
+        if self._refused:
+            raise self._refused
+        return await self._receive()
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 def _user(scope: Scope) -> str | None:

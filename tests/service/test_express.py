@@ -88,6 +88,57 @@ def test_both_ways_refuse_alike(server: Server, query: str) -> None:
     assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
 
 
+EVENTS = (
+    b'{"user_id": "u1", "item_id": "i1"}',
+    b'{"user_id": "u1", "item_id": "i1", "kind": "listen", "timestamp": 5}',
+    b'{"events": [{"user_id": "u1", "item_id": "i1"}, {"user_id": "u2", "item_id": "x"}]}',
+)
+NO_EVENTS = (
+    b"",
+    b"{",
+    b"[]",
+    b'{"user_id": "u1"}',
+    b'{"user_id": "u1", "item_id": "i1", "timestamp": NaN}',
+    b'{"user_id": "u1", "item_id": "i1", "timestamp": -1}',
+    b'{"user_id": "u1", "item_id": "i1", "more": 1}',
+    b'{"user_id": "\\ud800", "item_id": "i1"}',
+    b'{"user_id": "u1\xff", "item_id": "i1"}',
+    b'{"events": []}',
+    b'{"events": [{"user_id": "", "item_id": "i1"}]}',
+    b'{"events": [%b]}' % b",".join([b'{"user_id": "u", "item_id": "i"}'] * 5001),
+    b'{"user_id": "%b", "item_id": "i1"}' % (b"x" * 9_000_000),
+)
+
+
+@pytest.mark.parametrize("body", EVENTS)
+def test_events_are_written_alike_both_ways(server: Server, body: bytes) -> None:
+    """A type with a parameter leads to the route."""
+    first, second = (
+        server.client.post("/v1/events", content=body, headers={"Content-Type": kind})
+        for kind in ("application/json", "application/json; charset=utf-8")
+    )
+
+    assert (first.status_code, second.status_code) == (201, 201)
+    count = second.json()["seq"] - first.json()["seq"]
+    one, other = server.journal()[-2 * count : -count], server.journal()[-count:]
+    for record, twin in zip(one, other, strict=True):
+        assert record.kind == twin.kind == "event"
+        times = record.body.pop("timestamp"), twin.body.pop("timestamp")
+        assert abs(times[0] - times[1]) <= 1
+        assert record.body == twin.body
+
+
+@pytest.mark.parametrize("body", NO_EVENTS)
+def test_what_is_no_event_is_refused_alike_both_ways(server: Server, body: bytes) -> None:
+    first, second = (
+        server.client.post("/v1/events", content=body, headers={"Content-Type": kind})
+        for kind in ("application/json", "application/json; charset=utf-8")
+    )
+
+    assert first.status_code in (400, 413, 422)
+    assert (first.status_code, first.content) == (second.status_code, second.content)
+
+
 @pytest.mark.parametrize("user", ["", "x" * 257])
 def test_an_id_of_no_user_is_refused_by_the_route(server: Server, user: str) -> None:
     found, wanted = ask(server.client, user, "k=5")
