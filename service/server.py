@@ -7,6 +7,7 @@ connections wait for the one that takes its place instead of being refused.
 """
 
 import contextlib
+import errno
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -24,7 +25,7 @@ from types import FrameType
 import uvicorn
 
 from contract.errors import SettingsError, StoreError
-from contract.journal import require_sound
+from contract.journal import open_journal
 from contract.store import open_store
 from service.access import require_safe
 from service.drain import Drain
@@ -45,6 +46,8 @@ FINISH_SECONDS = 10
 CLOSE = (b"connection", b"close")
 STARTUP_FAILED = 3
 """Exit code of a worker that could not start: a restart would not help."""
+LEAVING_SECONDS, LEAVING_LOOK = 5.0, 0.05
+"""The workers of a supervisor that was killed have the port until they have noticed."""
 LEAST_LIFE_SECONDS = 1.0
 """A worker that died is replaced at once, but no slot more often than this."""
 
@@ -65,8 +68,9 @@ def run(options: Mapping[str, str]) -> None:
     _require_tls(settings)
     _require_shareable(settings)
     listeners = _listen(settings)
-    # Before the workers, of which none would ever be ready.
-    require_sound(settings.journal_uri())
+    # Before the workers start, of which none would ever be ready.
+    with contextlib.closing(open_journal(settings.journal_uri())) as journal:
+        journal.require_readable()
     prepare_directory(settings.runtime_directory())
     sys.exit(Supervisor(listeners).run())
 
@@ -206,8 +210,7 @@ def _listen(settings: Settings) -> list[socket.socket]:
     """One listening socket per worker, all on the same port."""
     address = (settings.host, settings.port)
     try:
-        # Shared ports never clash, so a port in use by another program is found by an unshared one.
-        _bound(address, shared=False).close()
+        _await_port(address)
         listeners = [_bound(address, shared=True) for _ in range(settings.workers)]
     except OSError as error:
         raise SettingsError(
@@ -217,6 +220,18 @@ def _listen(settings: Settings) -> list[socket.socket]:
     for listener in listeners:
         listener.listen(BACKLOG)
     return listeners
+
+
+def _await_port(address: tuple[str, int]) -> None:
+    """Shared ports never clash, so a port in use by another program is found by an unshared one."""
+    deadline = time.monotonic() + LEAVING_SECONDS
+    while True:
+        try:
+            return _bound(address, shared=False).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise
+        time.sleep(LEAVING_LOOK)
 
 
 def _bound(address: tuple[str, int], shared: bool) -> socket.socket:

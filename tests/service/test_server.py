@@ -37,12 +37,15 @@ def test_a_service_stops_while_a_worker_is_being_replaced(
         assert server.stop() == 0
 
 
-def test_workers_end_with_their_supervisor(shelf: LocalStore, tmp_path: Path) -> None:
+def test_workers_end_with_their_supervisor_and_another_takes_its_place(
+    shelf: LocalStore, tmp_path: Path
+) -> None:
     with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
         workers = server.workers()
         assert len(workers) == 2
 
         server.kill_supervisor()
+        server.restart()
 
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), "an end")
 
