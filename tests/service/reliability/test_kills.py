@@ -3,7 +3,7 @@ swapped. What is checked is seen from outside: answers, and the journal as any r
 finds it.
 
 SIGKILL leaves the page cache, so this proves that processes may die, not that power may fail; for
-that see the order of system calls in `test_syscalls.py`.
+that see the order of system calls in `test_failpoints.py`.
 """
 
 import json
