@@ -52,7 +52,8 @@ def _answers(bundle: Bundle, users: I64, vectors: F32) -> Iterator[tuple[F32, I6
     for n, at in enumerate(asked):
         block = slice(n * interests, (n + 1) * interests)
         found, values = merge(rows[block].ravel(), scores[block].ravel(), fetch)
-        kept = np.flatnonzero(~np.isin(found, seen[at]))[:DEPTH]
+        # What is no number was measured by the gate, and published by force.
+        kept = np.flatnonzero(np.isfinite(values) & ~np.isin(found, seen[at]))[:DEPTH]
         if len(kept) == DEPTH:
             yield vectors[at], found[kept], values[kept]
 

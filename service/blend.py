@@ -35,6 +35,10 @@ class Blending:
     def widened(self) -> bool:
         return any(found.widened for found in self.found)
 
+    @property
+    def exact(self) -> bool:
+        return any(found.exact for found in self.found)
+
 
 def blend(query: Query, filter_: Filter, request: Recall, wanted: Blend) -> Blending:
     """k items whenever k eligible items exist that the rules allow.

@@ -139,4 +139,4 @@ def _blended(
     why = explanation(query, filter_, request, blending) if wanted.explain else None
     clock.lap("merge")
     source = query.asker.source if blending.personal else "fallback"
-    return Answer(items, source, blending.widened, stages=clock.stages, explain=why)
+    return Answer(items, source, blending.widened, blending.exact, clock.stages, why)

@@ -41,6 +41,10 @@ class Found:
     def widened(self) -> bool:
         return any(candidates.widened for candidates in self.lists.values())
 
+    @property
+    def exact(self) -> bool:
+        return any(candidates.exact for candidates in self.lists.values())
+
 
 NONE = Candidates(np.empty(0, np.int64), np.empty(0, np.float32))
 

@@ -81,12 +81,14 @@ def test_interests_are_searched_together_and_measured_as_one(
 
 def test_too_few_users_make_no_reference(bundle: Bundle, users: I64, vectors: F32) -> None:
     few = slice(reference.LEAST_USERS - 1)
+    broken = np.full_like(vectors, np.nan)
     nobody = replace(
         bundle, arrays={**bundle.arrays, "user_items_offsets": np.zeros(len(users) + 1, np.int64)}
     )
 
     assert reference.measure(bundle, users[few], vectors[few]) is None
     assert reference.measure(nobody, users, vectors) is None
+    assert reference.measure(bundle, users, broken) is None
 
 
 def test_a_published_bundle_carries_its_reference(bundle: Bundle) -> None:

@@ -233,6 +233,8 @@ def test_searches_that_were_in_the_way_are_counted(shop: Shop) -> None:
     assert counts() == (widened + 1, exact + 1)
     shop.recommend(user_id="u1", k=3, exclude=best[2:])
     assert counts() == (widened + 2, exact + 2)
+    shop.recommend(user_id="u1", k=3, include=best[:20], diversity=0.5)
+    assert counts() == (widened + 2, exact + 3)
 
 
 def refused(answer: httpx.Response, code: str) -> str:

@@ -41,6 +41,8 @@ class Counting:
         self.send(client, "GET", recommendations, params={"k": 0})
         self.send(client, "POST", "/v1/recommendations", json={"history": ["i1"], "k": 3})
         self.send(client, "POST", "/v1/recommendations", json={})
+        batch = {"requests": [{"user_id": "u1"}, {"history": ["i1"]}, {}]}
+        self.send(client, "POST", "/v1/recommendations:batch", json=batch)
         self.send(client, "GET", "/v1/items/{item_id}/similar")
         self.send(client, "GET", "/v1/items/{item_id}")
         self.send(client, "POST", "/v1/items", json={"item_id": f"new-{n}"})
@@ -71,26 +73,32 @@ def kill_a_worker(server: Server) -> None:
     server.wait_ready()
 
 
-def test_the_counters_are_what_the_clients_counted_even_after_a_worker_was_killed(
-    shelf: LocalStore, tmp_path: Path
+def test_the_counters_are_what_the_clients_counted_over_kills_and_swaps(
+    store: LocalStore, tmp_path: Path
 ) -> None:
     counting, rounds = Counting(), 20
-    with Server(shelf.root, tmp_path, channels="exact", workers=2) as server:
+    rolled = store.channel("rolled")
+    assert rolled
+    with Server(store.root, tmp_path / "state", workers=2) as server:
         for _ in range(2):
             with server.client_of_each_worker() as clients:
                 for n in range(rounds):
                     for client in clients.values():
                         counting.send_some_of_all(client, n)
             kill_a_worker(server)
+            # The workers swap while they are asked for the second time.
+            store.point("live", rolled.version)
+        wait_until(lambda: served(server) == {rolled.version}, "the swap in both workers")
         text = server.client.get("/metrics").text
 
-    recalls = 2 * 2 * rounds * 3
+    posts = 2 * 2 * rounds
+    recalls = posts * 6
     assert counted(text) == counting.answers
-    assert len(counting.answers) == 12
+    assert len(counting.answers) == 13
     answers = {labels["source"]: value for labels, value in samples(text, "tandem_answers_total")}
     assert answers == {"model": recalls / 3, "session": recalls / 3, "fallback": recalls / 3}
     writes = {labels["kind"]: value for labels, value in samples(text, "tandem_writes_total")}
-    assert writes == {"item": recalls / 3, "event": recalls / 3}
+    assert writes == {"item": posts, "event": posts}
     stages = samples(text, "tandem_recall_stage_seconds_count")
     assert {labels["stage"]: value for labels, value in stages} == dict.fromkeys(STAGES, recalls)
     assert [value for _, value in samples(text, "tandem_recall_seconds_count")] == [recalls]

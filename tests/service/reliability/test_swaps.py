@@ -5,7 +5,9 @@ import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
+import httpx
 import numpy as np
 import pytest
 
@@ -21,6 +23,9 @@ PAUSE = lasting(0, 1, 1) / 2
 WARM_UP = 4
 """Swaps after which the memory is taken as that of a service in use."""
 SETTLED = " serves after "
+SETTLING = lasting(4, 50, 50)
+"""Swaps after which a worker has all that it will ever have."""
+ROUNDS = 1 + lasting(8, 200, 1000)
 USERS = [f"u{n}" for n in range(200)]
 
 
@@ -55,6 +60,70 @@ def test_swaps_under_load_cost_no_request_and_leave_nothing(
     )
     found(f"{what}: memory afterwards", "within 5 %", f"{grown:+.1%}")
     found(f"{what}: open files, bundles mapped", "as before", "as before")
+
+
+class Held(NamedTuple):
+    """What a process has."""
+
+    files: int
+    """Open ones, without sockets: those of clients come and go."""
+    threads: int
+    mapped: int
+    """Regions of its memory that are files."""
+    private: int
+    """Bytes of memory that are no file's."""
+
+    @classmethod
+    def by(cls, pid: int) -> "Held":
+        process = Path(f"/proc/{pid}")
+        open_files = list((process / "fd").iterdir())
+        (kilobytes,) = re.findall(
+            r"^Anonymous: +(\d+) kB", (process / "smaps_rollup").read_text(), re.M
+        )
+        return cls(
+            files=sum(not os.readlink(file).startswith("socket:") for file in open_files),
+            threads=len(list((process / "task").iterdir())),
+            mapped=len(re.findall(r"/bundles/", (process / "maps").read_text())),
+            private=int(kilobytes) * 1024,
+        )
+
+
+@pytest.mark.timeout(4 * 3600)
+def test_swaps_and_writes_leave_no_file_thread_or_memory_behind(
+    floor: Floor, tmp_path: Path
+) -> None:
+    options = {"workers": WORKERS, "channels": "live", "recheck_share": 1}
+    with (
+        Server(floor.store.root, tmp_path / "state", **options) as server,
+        server.client_of_each_worker() as workers,
+    ):
+        clients = list(workers.values())
+        for n in range(SETTLING):
+            one_more(server, floor, clients, n)
+        held = [one_more(server, floor, clients, n) for n in range(ROUNDS)]
+
+    # The two bundles take turns: the first and the last of these are the same.
+    for before, after in zip(held[0], held[-1], strict=True):
+        assert after._replace(private=0) == before._replace(private=0)
+    private = np.array([[of.private for of in each] for each in held])
+    slopes = np.polyfit(range(ROUNDS), private, 1)[0]
+    what = f"{ROUNDS - 1} swaps with writes between"
+    shown = " and ".join(f"{slope / 1024:+.1f} KiB a swap" for slope in slopes)
+    found(f"{what}: files, threads, mappings", "as before", "as before")
+    found(f"{what}: private memory", "flat", shown)
+
+
+def one_more(server: Server, floor: Floor, clients: Sequence[httpx.Client], n: int) -> list[Held]:
+    """What the workers have after a swap, some writes that each worker knows of, and recalls."""
+    swap(server, floor, n)
+    written = {"item_id": f"posted-{n % 10}", "features": {"title": f"number {n}"}}
+    assert clients[0].post("/v1/items", json=written).status_code == 201
+    event = {"user_id": f"visitor-{n % 10}", "item_id": "i1"}
+    assert clients[0].post("/v1/events", json=event).status_code == 201
+    for client in clients:
+        for user in USERS[:20]:
+            assert client.get(f"/v1/recommendations/{user}").status_code == 200
+    return [Held.by(pid) for pid in server.workers()]
 
 
 def capacity(server: Server) -> float:
