@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench reliability soak clean
+.PHONY: help install demo test check format bench reliability soak audit clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ reliability: install ## Kills, swaps, stops under load, in minutes, and a table 
 soak: install ## The same in hours, and ten times as many random operations; SEED=n repeats a run
 	TANDEM_RELIABILITY=long $(if $(SEED),TANDEM_SEED=$(SEED)) $(BIN)/pytest tests/service/reliability
 	TANDEM_OPERATIONS=200000 $(if $(SEED),TANDEM_SEED=$(SEED)) $(BIN)/pytest -s tests/service/test_operations.py
+
+audit: install ## Known weaknesses of the pinned dependencies; needs the network, fails when it is not there
+	$(BIN)/python .ci/audit.py constraints.txt
 
 clean: ## Remove what was built, never data, runs, store or state
 	rm -rf .venv build dist *.egg-info demo bench-out .mypy_cache .ruff_cache .pytest_cache .hypothesis
