@@ -26,6 +26,8 @@ SETTLED = " serves after "
 SETTLING = lasting(4, 50, 50)
 """Swaps after which a worker has all that it will ever have."""
 ROUNDS = 1 + lasting(8, 200, 1000)
+LEAK = 100 * 1024
+"""Bytes a swap. What a snapshot, an overlay or a session takes is more."""
 USERS = [f"u{n}" for n in range(200)]
 
 
@@ -38,9 +40,16 @@ def test_swaps_under_load_cost_no_request_and_leave_nothing(
     with Server(floor.store.root, tmp_path / "state", **options) as server:
         rate = share * capacity(server) if LENGTH else 50.0
         with Load(server.port, USERS, CONNECTIONS, rate) as load:
-            swaps = [swap(server, floor, n) for n in range(WARM_UP)]
+            swaps = [swap(server, floor, n, PAUSE) for n in range(WARM_UP)]
             before = [held(pid) for pid in server.workers()]
-            swaps += [swap(server, floor, n) for n in range(SWAPS)]
+            swaps += [swap(server, floor, n, PAUSE) for n in range(SWAPS)]
+            wait_until(
+                lambda: all(
+                    open_files(pid) <= files
+                    for pid, (_, files) in zip(server.workers(), before, strict=True)
+                ),
+                "files to be closed that were not open before",
+            )
             after = [held(pid) for pid in server.workers()]
         mapped = [bundles_mapped_by(pid) for pid in server.workers()]
 
@@ -48,7 +57,6 @@ def test_swaps_under_load_cost_no_request_and_leave_nothing(
     assert [a for a in answers if a.status != 200] == []
     assert {answer.bundle for answer in answers} == set(floor.versions)
     assert mapped == [{floor.versions[SWAPS % 2]}] * WORKERS
-    assert [files for _, files in after] == [files for _, files in before]
 
     inside = [a for a in answers if any(start <= a.due < end for start, end in swaps)]
     ratio = p99(inside) / p99(sorted(set(answers) - set(inside)))
@@ -66,7 +74,6 @@ class Held(NamedTuple):
     """What a process has."""
 
     files: int
-    """Open ones, without sockets: those of clients come and go."""
     threads: int
     mapped: int
     """Regions of its memory that are files."""
@@ -76,12 +83,11 @@ class Held(NamedTuple):
     @classmethod
     def by(cls, pid: int) -> "Held":
         process = Path(f"/proc/{pid}")
-        open_files = list((process / "fd").iterdir())
         (kilobytes,) = re.findall(
             r"^Anonymous: +(\d+) kB", (process / "smaps_rollup").read_text(), re.M
         )
         return cls(
-            files=sum(not os.readlink(file).startswith("socket:") for file in open_files),
+            files=open_files(pid),
             threads=len(list((process / "task").iterdir())),
             mapped=len(re.findall(r"/bundles/", (process / "maps").read_text())),
             private=int(kilobytes) * 1024,
@@ -102,15 +108,27 @@ def test_swaps_and_writes_leave_no_file_thread_or_memory_behind(
             one_more(server, floor, clients, n)
         held = [one_more(server, floor, clients, n) for n in range(ROUNDS)]
 
-    # The two bundles take turns: the first and the last of these are the same.
-    for before, after in zip(held[0], held[-1], strict=True):
-        assert after._replace(private=0) == before._replace(private=0)
+        wait_until(
+            lambda: all(map(as_before, held[0], map(Held.by, server.workers()))),
+            "workers that have no more than before",
+        )
+
     private = np.array([[of.private for of in each] for each in held])
     slopes = np.polyfit(range(ROUNDS), private, 1)[0]
+    # A few swaps tell nothing of memory: its blocks still find their places.
+    assert LENGTH == 0 or slopes.max() < LEAK
     what = f"{ROUNDS - 1} swaps with writes between"
     shown = " and ".join(f"{slope / 1024:+.1f} KiB a swap" for slope in slopes)
     found(f"{what}: files, threads, mappings", "as before", "as before")
     found(f"{what}: private memory", "flat", shown)
+
+
+def as_before(before: Held, now: Held) -> bool:
+    """A channel or a journal may just be open for a moment. The two bundles take turns: the first
+    and the last of ROUNDS swaps are to the same."""
+    return (
+        now.files <= before.files and now.threads <= before.threads and now.mapped <= before.mapped
+    )
 
 
 def one_more(server: Server, floor: Floor, clients: Sequence[httpx.Client], n: int) -> list[Held]:
@@ -133,14 +151,14 @@ def capacity(server: Server) -> float:
     return len(load.answers) / SATURATION_SECONDS
 
 
-def swap(server: Server, floor: Floor, n: int) -> tuple[float, float]:
-    """From the move of the channel until the last worker serves the other bundle."""
+def swap(server: Server, floor: Floor, n: int, pause: float = 0.0) -> tuple[float, float]:
+    """From the move of the channel until the last worker serves the other bundle; then a pause."""
     settled = server.log.count(SETTLED) + WORKERS
     started = time.monotonic()
     floor.store.point("live", floor.versions[1 - n % 2])
     wait_until(lambda: server.log.count(SETTLED) == settled, "the swap in every worker")
     ended = time.monotonic()
-    time.sleep(PAUSE)
+    time.sleep(pause)
     return started, ended
 
 
@@ -148,7 +166,13 @@ def held(pid: int) -> tuple[float, int]:
     """The memory of a process in bytes, what it shares counted by its share, and its open files."""
     text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     (kilobytes,) = re.findall(r"^Pss: +(\d+) kB", text, re.MULTILINE)
-    return int(kilobytes) * 1024, len(os.listdir(f"/proc/{pid}/fd"))
+    return int(kilobytes) * 1024, open_files(pid)
+
+
+def open_files(pid: int) -> int:
+    """Without sockets: those of clients come and go."""
+    files = Path(f"/proc/{pid}/fd").iterdir()
+    return sum(not os.readlink(file).startswith("socket:") for file in list(files))
 
 
 def bundles_mapped_by(pid: int) -> set[str]:
