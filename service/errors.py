@@ -17,6 +17,8 @@ from contract.errors import (
     DiskError,
     FeatureError,
     Forbidden,
+    FormatError,
+    JournalDamaged,
     JournalError,
     MalformedRequest,
     NotReady,
@@ -42,12 +44,14 @@ STATUS: dict[type[TandemError], int] = {
     StoreError: 409,
     DiskError: 503,
     BundleError: 409,
+    FormatError: 409,
     TooLarge: 413,
     Unauthorized: 401,
     Forbidden: 403,
     Overloaded: 429,
     NotReady: 503,
     JournalError: 503,
+    JournalDamaged: 503,
     BackendError: 503,
 }
 
