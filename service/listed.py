@@ -4,7 +4,7 @@ What is sent is put together from the bytes of the ids: to make fifty items and 
 takes twice as long.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -34,6 +34,10 @@ class Listed(Sequence[Item]):
     def __getitem__(self, at: slice) -> Sequence[Item]: ...
     def __getitem__(self, at: int | slice) -> Item | Sequence[Item]:
         return self._items()[at]
+
+    def __iter__(self) -> Iterator[Item]:
+        # A sequence's own would make all items anew for each of them.
+        return iter(self._items())
 
     def _items(self) -> list[Item]:
         base, ids = self.overlay.base, self.overlay.ids_of(self.rows)

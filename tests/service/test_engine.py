@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -335,3 +336,13 @@ def test_only_so_many_events_of_a_user_are_kept(snapshot: Snapshot) -> None:
     returned = {item.item_id for item in recall(state, Recall(300, "visitor")).items}
     assert {"i0", "i1"} <= returned
     assert not {"i2", "i3", "i4"} & returned
+
+
+def test_a_long_list_is_made_once(snapshot: Snapshot) -> None:
+    """Made anew for each of its items, this one would take hours."""
+    state, many = State.of(snapshot, 1000, 1), 200_000
+    rows = np.arange(many) % snapshot.items
+    listed = Listed(state.overlay, rows, np.zeros(many, np.float32))
+
+    assert list(listed) == listed[:]
+    assert len(list(listed)) == many
