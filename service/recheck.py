@@ -1,13 +1,12 @@
 """Live recall: a share of the recalls is answered once more, exactly, beside the requests.
 
-The event loop says what was asked and who may be answered with what, as for any recall; a thread of
-low priority scores every item. One recall at a time, and then a rest of many times as long: however
-large the catalogue, it takes no more than a small share of a core.
+The event loop says what was asked and who may be answered with what, as for any recall; a thread
+scores every item. One recall at a time, and then a rest of many times as long: however large the
+catalogue, it takes no more than a small share of a core. The thread has the priority of all others:
+one that is not let run while it holds the interpreter's lock would hold up the event loop.
 """
 
 import asyncio
-import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ from service.state import State
 
 DUTY = 0.02
 """The thread takes at most this share of a core."""
-NICENESS = 10
 FEW_OTHERS = 10_000
 """Of so many items that are not eligible the scores are thrown away: of a million vectors, all are
 scored in 26 ms as they lie, and in 136 ms where some are left out."""
@@ -72,7 +70,7 @@ class Recheck:
         self._share, self._metrics = share, metrics
         self._drifts: dict[str, tuple[str, Drift]] = {}
         """Variant -> the version of its bundle, and the drift of that."""
-        self._thread = ThreadPoolExecutor(1, "recheck", _step_back)
+        self._thread = ThreadPoolExecutor(1, "recheck")
         self._free_at = 0.0
 
     @classmethod
@@ -176,7 +174,3 @@ def _best(question: Question, matrix: Stacked, eligible: Bool) -> F32:
     rows, scores = scan(matrix, question.vectors, most)
     kept = eligible[rows]
     return merge(rows[kept], scores[kept], question.k)[1]
-
-
-def _step_back() -> None:
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

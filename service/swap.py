@@ -123,12 +123,12 @@ class Swapper:
         return None
 
     def _load_in_turn(self, version: str) -> Loaded:
-        """Runs in a thread of its own, at low priority: the running bundle goes first. One worker
-        loads at a time, so that the others have the cores; those that serve nothing yet do not wait
-        for each other."""
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
+        """Runs in a thread of its own. Where a bundle runs, it goes first: the thread is of low
+        priority, and one worker loads at a time, so that the others have the cores. Workers that
+        serve nothing yet have nothing to wait for."""
         if self._live.version is None:
             return self._load(version)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
         with turn(self._turns):
             return self._load(version)
 
