@@ -28,7 +28,7 @@ from service.metrics import Metrics
 from service.request import Recall
 from service.state import State
 
-DUTY = 0.02
+DUTY = 0.005
 """The thread takes at most this share of a core."""
 FEW_OTHERS = 10_000
 """Of so many items that are not eligible the scores are thrown away: of a million vectors, all are
