@@ -7,6 +7,7 @@ place that says what is wrong with a request, and OpenAPI describes what happens
 """
 
 from collections import deque
+from collections.abc import Awaitable
 from functools import lru_cache
 from typing import Any, get_args, get_origin
 from urllib.parse import parse_qsl
@@ -71,16 +72,28 @@ class Express:
             await self._api(scope, receive, send)
             return
         scope["route"] = ROUTE
+        await self._reply(200, self._recommend(user_id, wanted), scope, receive, send)
+
+    async def _recommend(self, user_id: str, wanted: Wanted) -> bytes:
         parts = self._api.state.parts
+        return await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
+
+    async def _write(self, body: schemas.EventBody | schemas.EventsBody) -> bytes:
+        return b'{"seq":%d}' % await events.write(self._api.state.parts, body)
+
+    async def _reply(
+        self, status: int, making: Awaitable[bytes], scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """The body that is made, or why there is none."""
         try:
-            body = await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
+            body = await making
         except TandemError as error:
             await refusal(error, scope, self._api.state.told)(scope, receive, send)
         except Exception:
             await failure()(scope, receive, send)
             raise
         else:
-            await _answer(send, 200, body)
+            await _answer(send, status, body)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in BODIES:
@@ -98,15 +111,7 @@ class Express:
             await self._api(scope, read.again, send)
             return
         scope["route"] = EVENTS_ROUTE
-        try:
-            seq = await events.write(self._api.state.parts, body)
-        except TandemError as error:
-            await refusal(error, scope, self._api.state.told)(scope, receive, send)
-        except Exception:
-            await failure()(scope, receive, send)
-            raise
-        else:
-            await _answer(send, 201, b'{"seq":%d}' % seq)
+        await self._reply(201, self._write(body), scope, receive, send)
 
     async def _post_recalls(self, scope: Scope, receive: Receive, send: Send) -> None:
         """To the route, unless there is no room for what is asked: then its body is not read."""
