@@ -38,6 +38,9 @@ from contract.manifest import FileEntry, Manifest, read_manifest
 from contract.popularity import DEPTH
 from contract.sound import check_arrays
 
+STAGING = ".staging-"
+"""Begins the name of what is being written and not to be read yet."""
+
 USER_TOWER = "user_tower.onnx"
 ITEM_TOWER = "item_tower.onnx"
 GOLDEN = "golden.json"
@@ -279,7 +282,7 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
     if destination.exists():
         raise BundleError(f"{destination}: exists already; a bundle is never written in place")
     destination.parent.mkdir(parents=True, exist_ok=True)
-    staged = Path(tempfile.mkdtemp(prefix=".staging-", dir=destination.parent))
+    staged = Path(tempfile.mkdtemp(prefix=STAGING, dir=destination.parent))
     # Tells a directory that is being written from one that a dead publisher has left.
     writing = os.open(staged, os.O_RDONLY)
     fcntl.flock(writing, fcntl.LOCK_EX)

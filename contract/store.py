@@ -16,7 +16,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract.bundle import sync, write_bundle
+from contract.bundle import STAGING, sync, write_bundle
 from contract.errors import DiskError, StoreError
 from contract.files import read_small
 from contract.manifest import Manifest
@@ -148,7 +148,7 @@ class LocalStore:
 
 def _replace(path: Path, text: str) -> None:
     """Atomically and durably: whoever reads finds what was there or all of this."""
-    descriptor, name = tempfile.mkstemp(prefix=".staging-", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=STAGING, dir=path.parent)
     staged = Path(name)
     try:
         with os.fdopen(descriptor, "w") as file:

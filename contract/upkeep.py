@@ -11,11 +11,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from contract.bundle import sync
+from contract.bundle import STAGING, sync
+from contract.errors import StoreError
 from contract.index import discard_index
 from contract.store import Channel, LocalStore
 
-STAGING, REMOVED, DAMAGED = ".staging-", ".removed-", ".damaged-"
+REMOVED, DAMAGED = ".removed-", ".damaged-"
 YOUNG_SECONDS = 60.0
 """What is younger may be about to be locked by who has made it."""
 UNPOINTED_SECONDS = 3600.0
@@ -28,6 +29,19 @@ def rests(root: Path) -> list[Path]:
     staged = [*bundles.glob(f"{STAGING}*"), *channels.glob(f"{STAGING}*")]
     removed = bundles.glob(f"{REMOVED}*")
     return sorted([*(path for path in staged if _abandoned(path)), *removed])
+
+
+def channels(store: LocalStore) -> dict[str, Channel | StoreError]:
+    """Each channel, or why it cannot be read, where the store would raise for all of them."""
+    found = dict[str, Channel | StoreError]()
+    for path in sorted((store.root / "channels").glob("*.json")):
+        try:
+            channel = store.channel(path.stem)
+        except StoreError as error:
+            found[path.stem] = error
+        else:
+            found |= {path.stem: channel} if channel else {}
+    return found
 
 
 def collectable(store: LocalStore, keep: int) -> list[str]:

@@ -3,15 +3,13 @@
 import json
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.listening import Handler, listening
 from tests.places import ROOT
 from tests.service.server import free_port
 
@@ -31,7 +29,7 @@ WEAK = {
 def advisories() -> Iterator[str]:
     """The URL of a service that knows of one weakness, in the package `weak`."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Advising(Handler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
             found = {"vulns": [WEAK]} if asked["package"]["name"] == "weak" else {}
@@ -39,17 +37,8 @@ def advisories() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(json.dumps(found).encode())
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/v1/query"
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Advising) as port:
+        yield f"http://127.0.0.1:{port}/v1/query"
 
 
 def audit(directory: Path, url: str, *pins: str) -> tuple[int, str]:

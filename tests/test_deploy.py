@@ -5,10 +5,8 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from contract.errors import SettingsError
 from service.access import require_safe
 from service.settings import Settings
 from tests.documents import check_command, commands, metrics, table, text
+from tests.listening import Handler, listening
 from tests.places import ROOT, program
 
 EXTRAS = ("offline", "annoy", "hnswlib", "milvus", "bench", "dev")
@@ -282,19 +281,10 @@ def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 def answering(path: str, status: int) -> Iterator[int]:
     """The port of a server that has this answer for this path and 404 for all others."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_GET(self) -> None:
             self.send_response(status if self.path == path else 404)
             self.end_headers()
 
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.server_port
-        finally:
-            server.shutdown()
-            thread.join()
+    with listening(Answering) as port:
+        yield port

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from contract import upkeep
 from contract.errors import BundleError, StoreError
 from contract.journal import opened_journal
 from contract.manifest import read_manifest
@@ -26,10 +27,11 @@ def _included(store: LocalStore) -> Sequence[int]:
     """How far the bundles that channels name include the journal; what cannot be read of a store
     is told elsewhere."""
     seqs = []
-    for file in sorted((store.root / "channels").glob("*.json")):
+    for channel in upkeep.channels(store).values():
+        if isinstance(channel, StoreError):
+            continue
         try:
-            channel = store.channel(file.stem)
-            seqs += [read_manifest(store.bundle(channel.version)).seq] if channel else []
+            seqs.append(read_manifest(store.bundle(channel.version)).seq)
         except (StoreError, BundleError):
             continue
     return seqs

@@ -20,7 +20,7 @@ def examine(store: LocalStore, keep: int | None) -> list[Finding]:
     """`keep`: collect old bundles, but for so many of each channel. To be cured in this order: a
     bundle is set aside when no channel points at it any more."""
     verdicts = {version: _judged(store.bundle(version)) for version in store.versions()}
-    known = _channels(store)
+    known = upkeep.channels(store)
     pointing = {name: found for name, found in known.items() if isinstance(found, Channel)}
     return [
         *(_channel(store, name, found, verdicts, pointing) for name, found in known.items()),
@@ -38,18 +38,6 @@ def _judged(path: Path) -> Exception | None:
     except Exception as error:
         return error
     return None
-
-
-def _channels(store: LocalStore) -> dict[str, Channel | StoreError]:
-    found = dict[str, Channel | StoreError]()
-    for path in sorted((store.root / "channels").glob("*.json")):
-        try:
-            channel = store.channel(path.stem)
-        except StoreError as error:
-            found[path.stem] = error
-        else:
-            found |= {path.stem: channel} if channel else {}
-    return found
 
 
 def _bundle(
