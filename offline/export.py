@@ -76,7 +76,8 @@ def _export(
 ) -> None:
     batch = torch.export.Dim("batch", min=1)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
+    # A bias of attention that asks for gradients changes its layout, and the export fails.
+    with torch.no_grad(), warnings.catch_warnings():
         # The exporter's own, about nothing that a caller could change.
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         warnings.filterwarnings("ignore", message="# The axis name: batch will not be used")

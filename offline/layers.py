@@ -1,5 +1,6 @@
 """Blocks that several models share. Tensors and flat parameters only."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import cast
@@ -173,3 +174,36 @@ def causal_mask(mask: Tensor) -> Tensor:
     ones = torch.ones(width, width, dtype=torch.bool, device=mask.device)
     real = (mask > 0)[:, None, None, :]
     return (real & ones.tril()) | ones.diag().diag()
+
+
+class Recency(nn.Module):
+    """A learned bias of each of several heads for each step back; it means the same in histories of
+    all lengths.
+
+    At first heads forget at speeds of their own: of four, the first halves the weight of an item
+    every 2 steps, the last every 128; one alone every 16. From zeros, what is recent is learned
+    late or never (docs/experiments.md).
+    """
+
+    def __init__(self, heads: int, length: int) -> None:
+        super().__init__()
+        half_lives = 2 ** (8 / heads * (torch.arange(heads) + 0.5))
+        slopes = -math.log(2) / half_lives.unsqueeze(1)
+        self.bias = nn.Parameter(slopes * torch.arange(length))
+
+    def forward(self, visible: Tensor) -> Tensor:
+        """visible (..., Q, W) -> (heads, Q, W)"""
+        return self.bias[:, steps_back(visible).clamp(0, self.bias.shape[1] - 1)]
+
+    def weights(self, visible: Tensor) -> Tensor:
+        """visible (B, Q, W) -> (B, heads, Q, W), what the bias makes of 1; 0 for what is not
+        seen."""
+        bias: Tensor = self(visible)
+        return visible.unsqueeze(1) * bias.exp()
+
+
+def steps_back(visible: Tensor) -> Tensor:
+    """(..., Q, W) -> (Q, W), from each of the last Q positions to each column; negative ahead."""
+    queries, width = visible.shape[-2:]
+    columns = torch.arange(width, device=visible.device)
+    return columns[-queries:].unsqueeze(1) - columns

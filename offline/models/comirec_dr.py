@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from contract.features import Block
-from offline.models.prefix import PrefixModel, Recency, check_counts
+from offline.layers import Recency
+from offline.models.prefix import PrefixModel, check_counts
 from offline.models.routing import route
 
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from contract.features import Block
-from offline.layers import perceptron
-from offline.models.prefix import PrefixModel, Recency, check_counts
+from offline.layers import Recency, perceptron
+from offline.models.prefix import PrefixModel, check_counts
 from offline.models.routing import route
 
 

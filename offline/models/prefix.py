@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.features import Block
+from offline.layers import Recency, steps_back
 from offline.models.sequence import SequenceModel
 
 
@@ -61,24 +62,6 @@ class PrefixModel(SequenceModel):
         return items + (1 - mask).unsqueeze(2) * self.nothing
 
 
-class Recency(nn.Module):
-    """A learned bias of each of several heads for each step back; it means the same in histories of
-    all lengths."""
-
-    def __init__(self, heads: int, length: int) -> None:
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(heads, length))
-
-    def forward(self, visible: Tensor) -> Tensor:
-        """visible (B, Q, W) -> (heads, Q, W)"""
-        return self.bias[:, steps_back(visible).clamp(0, self.bias.shape[1] - 1)]
-
-    def weights(self, visible: Tensor) -> Tensor:
-        """visible (B, Q, W) -> (B, heads, Q, W), all 1 at first; 0 for what is not seen."""
-        bias: Tensor = self(visible)
-        return visible.unsqueeze(1) * bias.exp()
-
-
 class PrefixAttention(nn.Module):
     """Self-attentive pooling (Lin et al., "A Structured Self-attentive Sentence Embedding", ICLR
     2017) by several heads: a perceptron scores each item, and recency is added."""
@@ -109,9 +92,3 @@ def window(mask: Tensor, length: int) -> Tensor:
     items among the `length` that end with it."""
     back = steps_back(mask.unsqueeze(1).expand(-1, mask.shape[1], -1))
     return ((mask > 0).unsqueeze(1) & (back >= 0) & (back < length)) | (back == 0)
-
-
-def steps_back(visible: Tensor) -> Tensor:
-    """(B, Q, W) -> (Q, W), from each of the last Q positions to each column; negative ahead."""
-    columns = torch.arange(visible.shape[2], device=visible.device)
-    return columns[-visible.shape[1] :].unsqueeze(1) - columns

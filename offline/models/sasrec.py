@@ -6,6 +6,7 @@ user.
 
 Differs from the paper:
 - the norm comes before each sublayer, and once more at the end;
+- besides the learned positions, how far back an item lies is a learned bias of each head;
 - cosine and a temperature, and a softmax over many negatives instead of one negative and a binary
   loss (see the recipe), which is worth more than all else;
 - items have content besides their id, users a profile, where the recipe names features.
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from contract.features import Block
-from offline.layers import causal_mask
+from offline.layers import Recency, causal_mask
 from offline.models.sequence import SequenceModel
 
 
@@ -36,7 +37,7 @@ class Sasrec(SequenceModel):
         history_length: int,
         dim: int = 64,
         layers: int = 2,
-        heads: int = 1,
+        heads: int = 4,
         field_dim: int = 16,
         dropout: float = 0.2,
         id_dropout: float = 0.0,
@@ -53,6 +54,7 @@ class Sasrec(SequenceModel):
             id_dropout,
         )
         self.positions = nn.Parameter(0.02 * torch.randn(history_length, dim))
+        self.recency = Recency(heads, history_length)
         self.dropout = nn.Dropout(dropout)
         self.layers = nn.ModuleList(_Layer(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
@@ -63,8 +65,9 @@ class Sasrec(SequenceModel):
             raise ValueError(f"training.length is {width}, expected at most {length}")
         states = self.dropout(history + self.positions[length - width :])
         visible = causal_mask(mask)
+        bias = self.recency(visible).masked_fill(~visible, float("-inf"))  # (B, heads, W, W)
         for layer in self.layers:
-            states = layer(states, visible)
+            states = layer(states, bias)
         return cast(Tensor, self.norm(states)).unsqueeze(2)
 
 
@@ -79,11 +82,11 @@ class _Layer(nn.Module):
         self.wide, self.narrow = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor, visible: Tensor) -> Tensor:
+    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
         batch, width, _ = states.shape
         qkv = self.qkv(self.norms[0](states)).view(batch, width, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, W, dim / heads)
-        found = scaled_dot_product_attention(query, key, value, attn_mask=visible)
-        states = states + self.dropout(self.out(found.transpose(1, 2).reshape(states.shape)))
+        found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        states = states + self.dropout(self.out(found.transpose(1, 2).flatten(2)))
         inner = torch.relu(self.wide(self.norms[1](states)))
         return cast(Tensor, states + self.dropout(self.narrow(self.dropout(inner))))

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from contract.features import Block
-from offline.models.prefix import PrefixModel, Recency
+from offline.layers import Recency
+from offline.models.prefix import PrefixModel
 
 
 class Stamp(PrefixModel):

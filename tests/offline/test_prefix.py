@@ -7,6 +7,7 @@ from torch import Tensor
 
 from contract.errors import RecipeError
 from contract.features import Fields, Schema
+from offline.layers import Recency
 from offline.models import create_model
 from offline.models.prefix import PrefixAttention, PrefixModel, window
 from offline.models.sine import Sine
@@ -60,6 +61,21 @@ def test_attention_is_that_of_one_position_at_a_time() -> None:
             odds = {at: math.exp(scores[at, head] + bias[head, position - at]) for at in seen}
             expected = [odds.get(at, 0.0) / sum(odds.values()) for at in range(WIDTH)]
             np.testing.assert_allclose(weights[head, position], expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("heads", "half_lives"), [(1, [16]), (4, [2, 8, 32, 128])])
+def test_heads_begin_to_forget_at_speeds_of_their_own(heads: int, half_lives: list[int]) -> None:
+    visible = window(torch.ones(1, 150), 200)
+
+    with torch.no_grad():
+        weights = Recency(heads, 200).weights(visible)[0]
+
+    for head, half_life in enumerate(half_lives):
+        for position in (140, 149):
+            own = weights[head, position]
+            assert own[position] == 1
+            assert own[position - half_life].item() == pytest.approx(0.5)
+            assert own[position - half_life // 2].item() == pytest.approx(2**-0.5)
 
 
 @pytest.mark.parametrize("name", POOLING)
