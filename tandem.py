@@ -606,6 +606,27 @@ def _cure(findings: "Sequence[Finding]") -> None:
     help="train: the Python of an environment with torch-rechub, to run beside.",
 )
 @click.option("--pairs", default=10_000, show_default=True, help="visible: writes, each read.")
+@click.option(
+    "--against", metavar="URL", help="serve: a service that runs elsewhere, asked for --users."
+)
+@click.option(
+    "--users",
+    type=click.Path(path_type=Path),
+    help="serve --against: whom to ask for, an id a line.",
+)
+@click.option(
+    "--read-key",
+    envvar="TANDEM_READ_KEY",
+    default="",
+    help="serve --against: of the service; or in TANDEM_READ_KEY.",
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    help="serve --against: of each of five turns and five loads.",
+)
 @click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here.")
 def bench(
@@ -617,13 +638,18 @@ def bench(
     picture: Path | None,
     peer: Path | None,
     pairs: int,
+    against: str | None,
+    users: Path | None,
+    read_key: str,
+    seconds: int,
     check: bool,
     json_file: Path | None,
 ) -> None:
     """Measure this machine: a table of what, measured, bar.
 
     \b
-      serve   the whole recall beside an empty web handler and beside a naive service; needs wrk
+      serve   the whole recall beside an empty web handler and beside a naive service, or --against
+              a service that runs elsewhere; needs wrk
       swaps   20 swaps under load
       search  every index backend: recall, latency, build time, bytes, memory
       filters recalls through filters: recall, k of k, latency beside that without a filter
@@ -642,7 +668,12 @@ def bench(
         raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
     if what == "blend" and run is None:
         raise click.UsageError("bench blend needs --run: a directory that 'tandem train' wrote")
-    rows = _measure(what, items, recipe, tables or Path(), run, picture, peer, pairs)
+    if against is None:
+        rows = _measure(what, items, recipe, tables or Path(), run, picture, peer, pairs)
+    elif what != "serve" or users is None:
+        raise click.UsageError("--against goes with bench serve and --users, a file of their ids")
+    else:
+        rows = _measure_against(against, users, read_key, seconds, picture)
     cells = [
         (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
     ]
@@ -704,6 +735,15 @@ def _measure(
         "visible": lambda: visible.measure(items, pairs),
     }
     return [row for name in ([what] if what != "all" else measures) for row in measures[name]()]
+
+
+def _measure_against(
+    url: str, users: Path, read_key: str, seconds: int, picture: Path | None
+) -> "list[Row]":
+    # Of its own: it needs nothing of the offline side.
+    from benchmarks import against
+
+    return against.measure(url, users, read_key, seconds, picture)
 
 
 def _depths(text: str) -> list[int]:

@@ -24,13 +24,15 @@ START_SECONDS = 120.0
 
 
 class Contender(NamedTuple):
-    port: int
+    url: str
     paths: Path
     """One a line: what it is asked."""
     events: Path | None = None
     """Bodies of events, of which every tenth request posts one."""
     cores: Sequence[int] = (LOADING,)
     """Of the generator."""
+    key: str = ""
+    """Of reading, where one is needed."""
 
 
 class Ratio(NamedTuple):
@@ -49,6 +51,10 @@ class Rates(NamedTuple):
     def rate(self, name: str) -> float:
         return median(turn.rate for turn in self.rounds[name])
 
+    def spread(self, name: str) -> tuple[float, float]:
+        rates = [turn.rate for turn in self.rounds[name]]
+        return min(rates), max(rates)
+
     def over(self, name: str, other: str) -> Ratio:
         pairs = zip(self.rounds[name], self.rounds[other], strict=True)
         ratios = [turn.rate / against.rate for turn, against in pairs]
@@ -64,7 +70,7 @@ def contest(contenders: Mapping[str, Contender], seconds: int = SECONDS) -> Rate
     rounds: dict[str, list[Saturated]] = {name: [] for name in contenders}
     for number in range(1 + ROUNDS):
         for name, one in contenders.items():
-            turn = saturate(one.port, one.paths, seconds, one.cores, one.events)
+            turn = saturate(one.url, one.paths, seconds, one.cores, one.events, one.key)
             if number:
                 rounds[name].append(turn)
     return Rates(rounds)
@@ -82,10 +88,11 @@ def pinned(*cores: int) -> Iterator[None]:
 
 
 @contextmanager
-def uvicorn(app: str, path: str, **variables: str) -> Iterator[int]:
+def uvicorn(app: str, path: str, **variables: str) -> Iterator[str]:
     """An ASGI application, given by its name, on the core of servers, once it answers a GET of the
-    path; its port."""
+    path; its address."""
     port = free_port()
+    url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "uvicorn", app, "--port", str(port)]
     command += ["--no-access-log", "--log-level", "warning"]
     command += ["--factory"] if app.endswith("create_app") else []
@@ -93,19 +100,19 @@ def uvicorn(app: str, path: str, **variables: str) -> Iterator[int]:
         process = subprocess.Popen(command, env=os.environ | variables)
     try:
         deadline = time.monotonic() + START_SECONDS
-        while not _answers(port, path):
+        while not _answers(url + path):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise TandemError(f"{app} did not start; run it by hand: {' '.join(command)}")
             time.sleep(0.05)
-        yield port
+        yield url
     finally:
         process.terminate()
         process.wait()
 
 
-def _answers(port: int, path: str) -> bool:
+def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=10) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False  # not listening yet

@@ -17,11 +17,10 @@ from urllib.parse import quote
 import numpy as np
 import orjson
 
-from benchmarks.contest import CORES, LOADING, SERVED, Contender, Rates, contest, pinned, uvicorn
+from benchmarks.contest import CORES, SERVED, Contender, Rates, contest, pinned, uvicorn
+from benchmarks.loads import loaded
 from benchmarks.memory import cpu_seconds, descendants, proportional_bytes
 from benchmarks.naive import index_of
-from benchmarks.pace import pace
-from benchmarks.picture import draw_load
 from benchmarks.planted import planted
 from benchmarks.table import Row
 from benchmarks.world import World
@@ -38,9 +37,6 @@ from service.snapshot import Snapshot, load_snapshot
 K = 50
 MOST_USERS = 20_000
 EVENTS = 10_000
-LOADS = (0.1, 0.3, 0.5, 0.7, 0.9)
-LOAD_SECONDS = 3.0
-QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
 GROWTH = {
     "k = 50": "",
     "k = 10": "&k=10",
@@ -97,11 +93,11 @@ def _throughput(label: str, made: World, asked: Asked) -> list[Row]:
         before = _Used.of(plain)
         rates = contest(
             {
-                "recall": Contender(plain.port, asked.paths),
+                "recall": Contender(plain.url, asked.paths),
                 "fastapi": Contender(fastapi, asked.ceiling),
-                "writing": Contender(writing.port, asked.paths, asked.events),
+                "writing": Contender(writing.url, asked.paths, asked.events),
                 "raw": Contender(raw, asked.ceiling),
-                "repeated": Contender(keeping.port, asked.first),
+                "repeated": Contender(keeping.url, asked.first),
             }
         )
         used = _Used.of(plain)
@@ -120,27 +116,16 @@ def _throughput(label: str, made: World, asked: Asked) -> list[Row]:
 
 
 def _latency(label: str, made: World, asked: Asked, picture: Path | None) -> list[Row]:
-    rows: list[Row] = []
-    with _service(made.folder, made.store) as service, pinned(LOADING):
-        one = Contender(service.port, asked.paths)
-        capacity = contest({"recall": one}).rate("recall")
-        found = {
-            load: pace(service.port, asked.urls, load * capacity, LOAD_SECONDS) for load in LOADS
-        }
-    ms = {
-        load: {name: 1000 * float(np.percentile(seconds, q)) for name, q in QUANTILES.items()}
-        for load, seconds in found.items()
-    }
-    for load, quantiles in ms.items():
-        rows += [Row(f"{label} {n} at {load:.0%} load", v, "ms") for n, v in quantiles.items()]
-    tail = ms[0.7]["p99"] / ms[0.1]["p50"]
-    failed = sum(int(np.isinf(seconds).sum()) for seconds in found.values())
+    with _service(made.folder, made.store) as service:
+        capacity = contest({"recall": Contender(service.url, asked.paths)}).rate("recall")
+        found = loaded(service.url, asked.urls, capacity)
     if picture:
-        draw_load(ms, f"{label} latency over load, one worker", picture)
+        found.draw(f"{label} one worker,", picture)
+    what = f"{label} p99 at 70% load over p50 at 10%"
     return [
-        *rows,
-        Row(f"{label} p99 at 70% load over p50 at 10%", tail, "times", at_most=4, stretch=2.5),
-        Row(f"{label} answers other than 2xx at a fixed rate", failed, "answers", at_most=0),
+        *found.rows(label),
+        Row(what, found.tail, "times", at_most=4, stretch=2.5),
+        Row(f"{label} answers other than 2xx at a fixed rate", found.failed, "answers", at_most=0),
     ]
 
 
@@ -155,8 +140,8 @@ def _growth(label: str, made: World, asked: Asked) -> list[Row]:
             what: _lines(made.folder / f"growth-{n}.txt", [url + query for url in asked.urls])
             for n, (what, query) in enumerate(GROWTH.items())
         }
-        contenders = {what: Contender(service.port, path) for what, path in files.items()}
-        contenders[f"{POSTED:,} items posted"] = Contender(posted.port, asked.paths)
+        contenders = {what: Contender(service.url, path) for what, path in files.items()}
+        contenders[f"{POSTED:,} items posted"] = Contender(posted.url, asked.paths)
         rates = contest(contenders, seconds=1)
     return [Row(f"{label} recall, {what}", rates.rate(what), "requests/s") for what in contenders]
 
@@ -181,7 +166,7 @@ def _naive(label: str, made: World, asked: Asked, items: int) -> list[Row]:
         _service(made.folder, made.store) as service,
         uvicorn("benchmarks.naive:create_app", "/1", ITEMS=str(items), INDEX=kind) as naive,
     ):
-        ours, theirs = Contender(service.port, asked.paths), Contender(naive, users)
+        ours, theirs = Contender(service.url, asked.paths), Contender(naive, users)
         rates = contest({"recall": ours, "naive": theirs})
     return [
         Row(f"{label} the naive service, {kind}", rates.rate("naive"), "requests/s"),
@@ -226,7 +211,7 @@ def _workers(label: str, made: World, asked: Asked) -> list[Row]:
         _service(made.folder, made.store, cores=CORES, workers=2) as two,
     ):
         contenders = {
-            name: Contender(service.port, asked.paths, cores=CORES)
+            name: Contender(service.url, asked.paths, cores=CORES)
             for name, service in (("one", one), ("two", two))
         }
         rates = contest(contenders)
@@ -267,7 +252,7 @@ def _trained(path: Path) -> list[Row]:
         before = _Used.of(service)
         rates = contest(
             {
-                "recall": Contender(service.port, asked.paths),
+                "recall": Contender(service.url, asked.paths),
                 "fastapi": Contender(fastapi, asked.ceiling),
             }
         )

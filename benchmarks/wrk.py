@@ -1,6 +1,7 @@
 """Saturation by `wrk`, which costs a tenth of what it measures: a generator in Python is the slower
 side against anything but a slow service."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ from contract.errors import ExtraMissing, TandemError
 
 SCRIPT = Path(__file__).with_suffix(".lua")
 CONNECTIONS = 16
+KEY = "WRK_KEY"
+"""The variable that the script reads."""
 
 
 class Saturated(NamedTuple):
@@ -22,10 +25,15 @@ class Saturated(NamedTuple):
 
 
 def saturate(
-    port: int, paths: Path, seconds: int, cores: Sequence[int], events: Path | None = None
+    url: str,
+    paths: Path,
+    seconds: int,
+    cores: Sequence[int],
+    events: Path | None = None,
+    key: str = "",
 ) -> Saturated:
     """As many requests as are answered, from these cores. `paths` is a file of one path a line,
-    `events` one of bodies of events, which every tenth request then posts."""
+    `events` one of bodies of events, which every tenth request then posts; `key` goes with each."""
     if shutil.which("wrk") is None:
         raise ExtraMissing("bench serve needs wrk, a load generator: apt-get install wrk")
     command = [
@@ -37,9 +45,12 @@ def saturate(
         f"-c{CONNECTIONS}",
         f"-d{seconds}s",
     ]
-    command += ["-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--", str(paths)]
+    command += ["-s", str(SCRIPT), url, "--", str(paths)]
     command += [str(events)] if events else []
-    return parse(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    # Not an argument: those are there for everyone on the machine to read.
+    environment = os.environ | {KEY: key}
+    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return parse(done.stdout)
 
 
 def parse(output: str) -> Saturated:

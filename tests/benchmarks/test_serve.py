@@ -1,9 +1,11 @@
 """What `tandem bench serve` is made of: the planted world, the generators, the ratios."""
 
 import asyncio
+import itertools
 import math
 import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -67,7 +69,7 @@ def test_a_stretch_is_no_bar() -> None:
 
 
 @pytest.fixture
-def slow() -> Iterator[int]:
+def slow() -> Iterator[str]:
     """A server of one connection after the other, each request 5 ms; every fourth is refused."""
     port, ready, stop = free_port(), threading.Event(), asyncio.Event()
     loop = asyncio.new_event_loop()
@@ -96,13 +98,13 @@ def slow() -> Iterator[int]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
     thread.start()
     ready.wait()
-    yield port
+    yield f"http://127.0.0.1:{port}"
     loop.call_soon_threadsafe(stop.set)
     thread.join()
     loop.close()
 
 
-def test_a_stall_is_part_of_the_latency_of_all_that_was_due(slow: int) -> None:
+def test_a_stall_is_part_of_the_latency_of_all_that_was_due(slow: str) -> None:
     seconds = pace(slow, ["/a", "/b"], rate=1_000, seconds=0.1)
 
     answered = seconds[np.isfinite(seconds)]
@@ -112,3 +114,50 @@ def test_a_stall_is_part_of_the_latency_of_all_that_was_due(slow: int) -> None:
     assert answered.max() > 0.35
     assert np.median(answered) > 0.15
     assert not math.isnan(answered.sum())
+
+
+class Listening(ThreadingHTTPServer):
+    request_queue_size = 64
+    """Connections that wait to be taken: one refused is tried again only a second later."""
+
+
+@pytest.fixture
+def ending() -> Iterator[str]:
+    """A server that ends a connection after three answers, and of every other one says so."""
+    ends = itertools.count()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            self.answered, self.told = 0, next(ends) % 2 == 0
+
+        def do_GET(self) -> None:
+            self.answered += 1
+            last = self.answered == 3
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            if last and self.told:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(b"{}")
+            self.close_connection = last
+
+        def log_request(self, code: object = "-", size: object = "-") -> None:
+            pass
+
+    with Listening(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_connections_that_end_are_made_anew(ending: str) -> None:
+    seconds = pace(ending, ["/a"], rate=1_000, seconds=0.3)
+
+    assert len(seconds) == 300
+    # What is asked of a connection while it ends unannounced is lost, and nothing else.
+    assert np.isfinite(seconds).sum() > 200
