@@ -570,6 +570,7 @@ def _cure(findings: "Sequence[Finding]") -> None:
     type=click.Choice(
         [
             "serve",
+            "growth",
             "swaps",
             "search",
             "filters",
@@ -650,6 +651,7 @@ def bench(
     \b
       serve   the whole recall beside an empty web handler and beside a naive service, or --against
               a service that runs elsewhere; needs wrk
+      growth  a recall against histories, interests, posted items, k and filters; needs wrk
       swaps   20 swaps under load
       search  every index backend: recall, latency, build time, bytes, memory
       filters recalls through filters: recall, k of k, latency beside that without a filter
@@ -704,6 +706,7 @@ def _measure(
         build,
         cold,
         filters,
+        growth,
         overlay,
         quality,
         scale,
@@ -730,6 +733,7 @@ def _measure(
         "filters": lambda: filters.measure(items),
         "build": lambda: build.measure(items),
         "serve": lambda: serve.measure(items, run, picture),
+        "growth": lambda: growth.measure(items),
         "swaps": lambda: swaps.measure(items),
         "overlay": lambda: overlay.measure(items),
         "visible": lambda: visible.measure(items, pairs),

@@ -1,8 +1,9 @@
 """A world whose model says what a trained one would say, in any size and without a training.
 
-It is a DSSM of the usual sizes with weights set by hand: an item's vector is one of a clustered
-catalogue, a user's vector the mean of what they touched, the last of it most. So users lie near
-their items, as they do after a training; the time that towers and index take is that of real ones.
+It is a model of the usual sizes with weights set by hand: an item's vector is one of a clustered
+catalogue, a user's vector the mean of what they touched, the last of it most; of several interests,
+each forgets at a speed of its own. So users lie near their items, as they do after a training; the
+time that towers and index take is that of real ones.
 """
 
 from collections.abc import Iterator
@@ -21,43 +22,67 @@ from benchmarks.world import World, save, untrained
 from contract.arrays import I64
 from contract.store import LocalStore
 from offline.data.tables import Tables
+from offline.models.base import Retriever
+from offline.models.comirec_sa import ComirecSa
 from offline.models.two_tower import TwoTower
-from offline.recipe import parse_recipe
+from offline.recipe import Recipe, parse_recipe
+from offline.run import Run
 
 HISTORY = 50
-"""Items that each user has touched."""
 COUNTRIES, CATEGORIES, FIRST_YEAR, YEARS = 20, 50, 1980, 45
 RECIPE = {
-    "model": "dssm",
-    "history_length": HISTORY,
     "features": {
         "users": {"age": "number", "country": "category"},
         "items": {"category": "category", "year": "number"},
     },
-    "parameters": {"dim": DIM},
 }
 
 
 @contextmanager
-def planted(items: int) -> Iterator[World]:
-    """Users have seen HISTORY items each. Nothing published yet."""
-    recipe = parse_recipe(RECIPE, "the planted recipe")
+def planted(items: int, history: int = HISTORY, interests: int | None = None) -> Iterator[World]:
+    """Users have seen `history` items each, an even number. A DSSM; with `interests`, a
+    ComiRec-SA of so many. Nothing published yet."""
+    parameters = {"dim": DIM} | ({"interests": interests} if interests else {})
+    model_name = "comirec_sa" if interests else "dssm"
+    given = RECIPE | {"model": model_name, "history_length": history, "parameters": parameters}
+    recipe = parse_recipe(given, "the planted recipe")
     with TemporaryDirectory() as name:
         folder = Path(name)
-        dataset, model = untrained(recipe, _tables(items))
-        _plant(cast(TwoTower, model), items)
-        run = save(folder / "run", recipe, dataset, model)
+        run = _planted(folder / "run", recipe, items, history)
         yield World(folder, run, LocalStore(folder / "store"))
 
 
+def _planted(path: Path, recipe: Recipe, items: int, history: int) -> Run:
+    dataset, model = untrained(recipe, _tables(items, history))
+    _plant(model, items)
+    return save(path, recipe, dataset, model)
+
+
 @torch.no_grad()
-def _plant(model: TwoTower, items: int) -> None:
-    model.item_identity.weight[1:] = torch.from_numpy(clustered(items, 0))
+def _plant(model: Retriever, items: int) -> None:
+    both = cast(TwoTower | ComirecSa, model)
+    both.item_identity.weight[1:] = torch.from_numpy(clustered(items, 0))
+    if isinstance(model, ComirecSa):
+        _plant_interests(model)
+    else:
+        _plant_towers(cast(TwoTower, model))
+
+
+def _plant_towers(model: TwoTower) -> None:
     model.item_identity.weight[0] = 0.01
     _pass(model.item_tower, first=0)
     model.as_history.weight[:] = torch.eye(*model.as_history.weight.shape)
     before = model.user_identity.embedding_dim + model.user_fields.width
     _pass(model.user_tower, first=before + model.history_dim)
+
+
+def _plant_interests(model: ComirecSa) -> None:
+    """An item weighs what its age says, and neither profile nor content adds anything."""
+    model.attention.narrow.weight.zero_()
+    for projection in (model.profile, model.content):
+        if projection.linear:
+            projection.linear.weight.zero_()
+            projection.linear.bias.zero_()
 
 
 def _pass(tower: nn.Sequential, first: int) -> None:
@@ -71,10 +96,10 @@ def _pass(tower: nn.Sequential, first: int) -> None:
     narrow.weight[:, : 2 * DIM] = both.T
 
 
-def _tables(items: int) -> Tables:
+def _tables(items: int, history: int) -> Tables:
     """The first half of a history is of one cluster, the second of another."""
-    histories = _histories(items)
-    users = np.repeat(np.arange(len(histories)), HISTORY)
+    histories = _histories(items, history)
+    users = np.repeat(np.arange(len(histories)), history)
     interactions = pl.DataFrame(
         {"user_id": users, "item_id": histories.ravel(), "timestamp": np.arange(histories.size)}
     ).select(pl.format("u{}", "user_id").alias("user_id"), _item_id("item_id"), "timestamp")
@@ -96,11 +121,11 @@ def _item_id(row: str) -> pl.Expr:
     return pl.format("i{}", row).alias("item_id")
 
 
-def _histories(items: int) -> I64:
-    """(users, HISTORY) rows of items. Each of these stands there twice, the second time from the
+def _histories(items: int, history: int) -> I64:
+    """(users, history) rows of items. Each of these stands there twice, the second time from the
     end: what a user touched last is held out, and an item that was never touched is unknown."""
-    users = items // HISTORY
-    order = np.argsort(clusters(items, 0), kind="stable")[: users * HISTORY]
-    halves = np.random.default_rng(2).permutation(order.reshape(2 * users, HISTORY // 2))
-    first = halves.reshape(users, HISTORY)
+    users = items // history
+    order = np.argsort(clusters(items, 0), kind="stable")[: users * history]
+    halves = np.random.default_rng(2).permutation(order.reshape(2 * users, history // 2))
+    first = halves.reshape(users, history)
     return np.concatenate([first, first[:, ::-1]])

@@ -6,22 +6,21 @@ a ratio of two that were asked by turns in one run, one worker on one core, `wrk
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
-from urllib.parse import quote
 
 import numpy as np
-import orjson
 
-from benchmarks.contest import CORES, SERVED, Contender, Rates, contest, pinned, uvicorn
+from benchmarks.contest import CORES, Contender, Rates, contest, uvicorn
 from benchmarks.loads import loaded
 from benchmarks.memory import cpu_seconds, descendants, proportional_bytes
 from benchmarks.naive import index_of
 from benchmarks.planted import planted
+from benchmarks.served import Asked, K, questions, serving, write_lines
 from benchmarks.table import Row
 from benchmarks.world import World
 from contract.arrays import F32
@@ -29,24 +28,11 @@ from contract.features import Encoded
 from contract.index.exact import scan
 from contract.store import LocalStore
 from offline.build import IndexChoice
-from offline.local import Service, local_service
+from offline.local import Service
 from offline.publish import publish
-from offline.run import Run, load_run
+from offline.run import load_run
 from service.snapshot import Snapshot, load_snapshot
 
-K = 50
-MOST_USERS = 20_000
-EVENTS = 10_000
-GROWTH = {
-    "k = 50": "",
-    "k = 10": "&k=10",
-    "k = 200": "&k=200",
-    "one filter": "&filter=year%3E%3D2000",
-    "two filters": "&filter=year%3E%3D2000&filter=category=category%203",
-    "three filters": "&filter=year%3E%3D2000&filter=category=category%203&filter=year%3C2020",
-}
-"""What is asked beyond the usual; of a parameter that stands twice, the last counts."""
-POSTED = 20_000
 STAGES = ("encode", "tower", "search", "merge")
 STARTS, SHARING = 3, 4
 MOST_IN_A_GRAPH = 200_000
@@ -57,26 +43,13 @@ FLAT_TIMES = 1_000_000
 """From here on a flat index is a peer to be far ahead of."""
 
 
-class Asked(NamedTuple):
-    """Files of what services are asked, and the paths."""
-
-    paths: Path
-    events: Path
-    first: Path
-    """The first path alone."""
-    ceiling: Path
-    """The path of the ceilings."""
-    urls: Sequence[str]
-
-
 def measure(items: int, run: Path | None = None, picture: Path | None = None) -> list[Row]:
     """`run`: a trained one, of which throughput is measured too. `picture`: latency over load."""
     with planted(items) as made:
         made.publish("auto")
-        label, asked = f"{items:,} items:", _asked(made.folder, made.run)
+        label, asked = f"{items:,} items:", questions(made.folder, made.run)
         rows = _throughput(label, made, asked)
         rows += _latency(label, made, asked, picture)
-        rows += _growth(label, made, asked)
         rows += _naive(label, made, asked, items)
         rows += _workers(label, made, asked)
         rows += _memory(label, made)
@@ -85,9 +58,9 @@ def measure(items: int, run: Path | None = None, picture: Path | None = None) ->
 
 def _throughput(label: str, made: World, asked: Asked) -> list[Row]:
     with ExitStack() as stack:
-        plain = stack.enter_context(_service(made.folder, made.store))
-        writing = stack.enter_context(_service(made.folder, made.store))
-        keeping = stack.enter_context(_service(made.folder, made.store, cache_entries=1000))
+        plain = stack.enter_context(serving(made.folder, made.store))
+        writing = stack.enter_context(serving(made.folder, made.store))
+        keeping = stack.enter_context(serving(made.folder, made.store, cache_entries=1000))
         fastapi = stack.enter_context(uvicorn("benchmarks.ceilings:app", "/u1"))
         raw = stack.enter_context(uvicorn("benchmarks.ceilings:raw", "/u1"))
         before = _Used.of(plain)
@@ -116,7 +89,7 @@ def _throughput(label: str, made: World, asked: Asked) -> list[Row]:
 
 
 def _latency(label: str, made: World, asked: Asked, picture: Path | None) -> list[Row]:
-    with _service(made.folder, made.store) as service:
+    with serving(made.folder, made.store) as service:
         capacity = contest({"recall": Contender(service.url, asked.paths)}).rate("recall")
         found = loaded(service.url, asked.urls, capacity)
     if picture:
@@ -129,41 +102,13 @@ def _latency(label: str, made: World, asked: Asked, picture: Path | None) -> lis
     ]
 
 
-def _growth(label: str, made: World, asked: Asked) -> list[Row]:
-    """What more items, filters and posted items cost."""
-    with (
-        _service(made.folder, made.store) as service,
-        _service(made.folder, made.store) as posted,
-    ):
-        _post(posted, POSTED)
-        files = {
-            what: _lines(made.folder / f"growth-{n}.txt", [url + query for url in asked.urls])
-            for n, (what, query) in enumerate(GROWTH.items())
-        }
-        contenders = {what: Contender(service.url, path) for what, path in files.items()}
-        contenders[f"{POSTED:,} items posted"] = Contender(posted.url, asked.paths)
-        rates = contest(contenders, seconds=1)
-    return [Row(f"{label} recall, {what}", rates.rate(what), "requests/s") for what in contenders]
-
-
-def _post(service: Service, count: int) -> None:
-    """New items, of the categories and years that the others have."""
-    items = [
-        {"item_id": f"posted {n}", "features": {"category": f"category {n % 50}", "year": 2000}}
-        for n in range(count)
-    ]
-    for start in range(0, count, 1000):
-        status, *_ = service.call("POST", "/v1/items", {"items": items[start : start + 1000]})
-        assert status == 201
-
-
 def _naive(label: str, made: World, asked: Asked, items: int) -> list[Row]:
     """Beside the service that everyone writes first, of the same vectors."""
     kind = "hnsw" if items <= MOST_IN_A_GRAPH else "flat"
     bars = {"hnsw": (4.0, 6.0), "flat": (40.0, 80.0) if items >= FLAT_TIMES else (None, None)}
-    users = _lines(made.folder / "users.txt", [f"/{user}?k={K}" for user in range(10_000)])
+    users = write_lines(made.folder / "users.txt", [f"/{user}?k={K}" for user in range(10_000)])
     with (
-        _service(made.folder, made.store) as service,
+        serving(made.folder, made.store) as service,
         uvicorn("benchmarks.naive:create_app", "/1", ITEMS=str(items), INDEX=kind) as naive,
     ):
         ours, theirs = Contender(service.url, asked.paths), Contender(naive, users)
@@ -207,8 +152,8 @@ def _workers(label: str, made: World, asked: Asked) -> list[Row]:
     if len(CORES) < 2:
         return []
     with (
-        _service(made.folder, made.store, cores=CORES) as one,
-        _service(made.folder, made.store, cores=CORES, workers=2) as two,
+        serving(made.folder, made.store, cores=CORES) as one,
+        serving(made.folder, made.store, cores=CORES, workers=2) as two,
     ):
         contenders = {
             name: Contender(service.url, asked.paths, cores=CORES)
@@ -224,12 +169,12 @@ def _memory(label: str, made: World) -> list[Row]:
     seconds, alone = [], 0
     for _ in range(STARTS):
         started = time.perf_counter()
-        with _service(made.folder, made.store) as service:
+        with serving(made.folder, made.store) as service:
             seconds.append(time.perf_counter() - started)
             alone = _pss(service)
-    with _service(made.folder, made.store, cores=CORES, workers=SHARING) as service:
+    with serving(made.folder, made.store, cores=CORES, workers=SHARING) as service:
         together = _pss(service)
-    with _service(made.folder, empty, cores=CORES, ready="/healthz", workers=SHARING) as service:
+    with serving(made.folder, empty, cores=CORES, ready="/healthz", workers=SHARING) as service:
         bare = _pss(service) / SHARING
     ratio = (together - SHARING * bare) / (alone - bare)
     what = f"{label} memory of {SHARING} workers over that of one, without the interpreters"
@@ -246,8 +191,8 @@ def _trained(path: Path) -> list[Row]:
     with TemporaryDirectory() as name, ExitStack() as stack:
         folder, store = Path(name), LocalStore(Path(name) / "store")
         publish(run, store, "live", IndexChoice("auto", recall=0.99), force=True)
-        asked = _asked(folder, run)
-        service = stack.enter_context(_service(folder, store))
+        asked = questions(folder, run)
+        service = stack.enter_context(serving(folder, store))
         fastapi = stack.enter_context(uvicorn("benchmarks.ceilings:app", "/u1"))
         before = _Used.of(service)
         rates = contest(
@@ -263,55 +208,6 @@ def _trained(path: Path) -> list[Row]:
         _ratio(f"{label} recall over FastAPI", rates, "recall", "fastapi", 0.8, 1.2),
         *_used(label, before, used),
     ]
-
-
-def _asked(folder: Path, run: Run) -> Asked:
-    """Users in an order of chance: those beside each other in the data are alike."""
-    rng = np.random.default_rng(5)
-    users, items = run.dataset.user_ids, run.dataset.item_ids
-    order = rng.permutation(len(users))[:MOST_USERS].tolist()
-    urls = [f"/v1/recommendations/{quote(users[row], safe='')}?k={K}" for row in order]
-    events = [
-        orjson.dumps({"user_id": users[user], "item_id": items[item]}).decode()
-        for user, item in zip(
-            rng.integers(0, len(users), EVENTS).tolist(),
-            rng.integers(0, len(items), EVENTS).tolist(),
-            strict=True,
-        )
-    ]
-    return Asked(
-        _lines(folder / "paths.txt", urls),
-        _lines(folder / "events.txt", events),
-        _lines(folder / "first.txt", urls[:1]),
-        _lines(folder / "ceiling.txt", [f"/u1?k={K}"]),
-        urls,
-    )
-
-
-def _lines(path: Path, lines: Sequence[str]) -> Path:
-    path.write_text("".join(f"{line}\n" for line in lines))
-    return path
-
-
-@contextmanager
-def _service(
-    folder: Path,
-    store: LocalStore,
-    cores: Sequence[int] = (SERVED,),
-    ready: str = "/readyz",
-    workers: int = 1,
-    **options: object,
-) -> Iterator[Service]:
-    """A service with a journal of its own, once every worker of it is ready."""
-    with TemporaryDirectory(dir=folder) as state, pinned(*cores):
-        given = {"workers": workers, "state": state} | options
-        log = Path(state) / "service.log"
-        with local_service(str(store.root), log, given, ready=ready) as service:
-            seen: set[str] = set()
-            while len(seen) < workers:
-                status, _, worker = service.call("GET", ready)
-                seen |= {worker} if status == 200 else set()
-            yield service
 
 
 def _pss(service: Service) -> int:

@@ -48,6 +48,24 @@ def test_planted_users_lie_near_their_items_and_every_item_is_known() -> None:
     assert abs((queries @ last.T).mean()) < 0.05
 
 
+def test_several_planted_interests_are_several_and_near_what_was_touched_last() -> None:
+    with planted(ITEMS, history=10, interests=4) as made:
+        dataset, model = made.run.dataset, made.run.model
+
+    known = known_rows(dataset.counts(dataset.split().train_end))
+    vectors = embed_items(model, dataset, known)
+    offsets = dataset.sequences.offsets
+    users = np.arange(len(dataset.user_ids))
+    queries = user_embedder(model, dataset, users + 1, vectors.history)(users, offsets[1:])
+    last = vectors.items[dataset.sequences.items[offsets[1:] - 1]]
+    near = np.einsum("ukd,ud->k", queries, last) / len(users)
+
+    assert (np.diff(offsets) == 10).all()
+    np.testing.assert_allclose(vectors.items, clustered(ITEMS, 0), atol=1e-5)
+    assert near.tolist() == sorted(near, reverse=True)
+    assert near[0] > near[3] + 0.1 > 0.3
+
+
 def test_a_report_of_wrk_is_read() -> None:
     assert parse(REPORT) == Saturated(7999.5, 8)
     with pytest.raises(TandemError, match="reported no rate: 'unable to connect'"):
