@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -564,151 +565,259 @@ def _cure(findings: "Sequence[Finding]") -> None:
             click.echo(f"{finding.what}: {finding.cure()}", err=True)
 
 
-@main.command()
-@click.argument(
-    "what",
-    type=click.Choice(
-        [
-            "serve",
-            "growth",
-            "swaps",
-            "search",
-            "filters",
-            "seam",
-            "train",
-            "scale",
-            "build",
-            "overlay",
-            "visible",
-            "quality",
-            "cold",
-            "blend",
-            "all",
-        ]
-    ),
+@main.group(cls=Verbs)
+def bench() -> None:
+    """Measure this machine: a table of what, measured, bar."""
+    # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+ITEMS = click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
+PAIRS = click.option("--pairs", default=10_000, show_default=True, help="Writes, each read.")
+PICTURE = click.option(
+    "--picture", type=click.Path(path_type=Path), help="Draw it here, SVG or PNG."
 )
-@click.option("--items", default=10_000, show_default=True, help="Size of the catalogue.")
-@click.option(
-    "--recipe", default="demo", show_default=True, help="quality, cold: name of the recipe."
+RECIPE = click.option(
+    "--recipe", default="demo", show_default=True, help="Name of one of Tandem's recipes."
 )
-@click.option(
+TABLES = click.option(
     "--data",
-    "tables",
     type=click.Path(path_type=Path),
-    help="quality, cold: the recipe's data set.",
+    required=True,
+    help="The directory of the recipe's tables.",
 )
-@click.option("--run", type=click.Path(path_type=Path), help="blend, serve: a trained run.")
+
+
+def measured(measure: "Callable[..., list[Row]]") -> "Callable[..., None]":
+    """The rows that a verb of `bench` gives, shown and held to their bars."""
+
+    @click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
+    @click.option(
+        "--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here."
+    )
+    @wraps(measure)
+    def show(check: bool, json_file: Path | None, **given: Any) -> None:
+        rows = measure(**given)
+        cells = [
+            (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED")
+            for r in rows
+        ]
+        _table(("what", "measured", "bar", ""), cells)
+        if json_file:
+            from benchmarks.table import report
+
+            _write_json(json_file, report(rows))
+        missed = sum(not row.holds for row in rows)
+        if check and missed:
+            raise click.ClickException(f"{missed} of {len(rows)} rows miss their bar")
+
+    return show
+
+
+@bench.command("serve")
+@ITEMS
+@click.option("--run", type=click.Path(path_type=Path), help="A trained run, measured too.")
+@PICTURE
+@click.option("--against", metavar="URL", help="A service that runs elsewhere, asked for --users.")
 @click.option(
-    "--picture", type=click.Path(path_type=Path), help="search, serve: draw it, SVG or PNG."
-)
-@click.option(
-    "--peer",
-    type=click.Path(exists=True, path_type=Path),
-    help="train: the Python of an environment with torch-rechub, to run beside.",
-)
-@click.option("--pairs", default=10_000, show_default=True, help="visible: writes, each read.")
-@click.option(
-    "--against", metavar="URL", help="serve: a service that runs elsewhere, asked for --users."
-)
-@click.option(
-    "--users",
-    type=click.Path(path_type=Path),
-    help="serve --against: whom to ask for, an id a line.",
+    "--users", type=click.Path(path_type=Path), help="--against: whom to ask for, an id a line."
 )
 @click.option(
     "--read-key",
     envvar="TANDEM_READ_KEY",
     default="",
-    help="serve --against: of the service; or in TANDEM_READ_KEY.",
+    help="--against: of the service; or in TANDEM_READ_KEY.",
 )
 @click.option(
     "--seconds",
     type=click.IntRange(min=1),
     default=3,
     show_default=True,
-    help="serve --against: of each of five turns and five loads.",
+    help="--against: of each of five turns and five loads.",
 )
-@click.option("--check", is_flag=True, help="Exit with 1 where a bar is missed.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows here.")
-def bench(
-    what: str,
+@measured
+def bench_serve(
     items: int,
-    recipe: str,
-    tables: Path | None,
     run: Path | None,
     picture: Path | None,
-    peer: Path | None,
-    pairs: int,
     against: str | None,
     users: Path | None,
     read_key: str,
     seconds: int,
-    check: bool,
-    json_file: Path | None,
-) -> None:
-    """Measure this machine: a table of what, measured, bar.
-
-    \b
-      serve   the whole recall beside an empty web handler and beside a naive service, or --against
-              a service that runs elsewhere; needs wrk
-      growth  a recall against histories, interests, posted items, k and filters; needs wrk
-      swaps   20 swaps under load
-      search  every index backend: recall, latency, build time, bytes, memory
-      filters recalls through filters: recall, k of k, latency beside that without a filter
-      seam    every index backend beside the bare library: what is added to a search and a build
-      train   preparation and training speed, beside torch-rechub's with --peer
-      scale   preparation and an epoch of 20 interactions an item, and the memory they need
-      build   publishing and loading a bundle, and what workers share of it
-      overlay a recall with up to 200,000 posted items, and durable appends
-      visible what one worker acknowledged, read on another
-      quality a recipe on its data set, against the figures that it promises
-      cold    a recipe on items that training never saw, beside methods without training
-      blend   what diversity and explore do to the lists of a run, and what they cost
-      all     all but quality, cold and blend
-    """
-    if what in ("quality", "cold") and tables is None:
-        raise click.UsageError(f"bench {what} needs --data: the directory of the recipe's tables")
-    if what == "blend" and run is None:
-        raise click.UsageError("bench blend needs --run: a directory that 'tandem train' wrote")
-    if against is None:
-        rows = _measure(what, items, recipe, tables or Path(), run, picture, peer, pairs)
-    elif what != "serve" or users is None:
-        raise click.UsageError("--against goes with bench serve and --users, a file of their ids")
-    else:
-        rows = _measure_against(against, users, read_key, seconds, picture)
-    cells = [
-        (r.what, f"{r.measured:,.4g} {r.unit}", r.bar, "" if r.holds else "MISSED") for r in rows
-    ]
-    _table(("what", "measured", "bar", ""), cells)
-    if json_file:
-        from benchmarks.table import report
-
-        _write_json(json_file, report(rows))
-    missed = sum(not row.holds for row in rows)
-    if check and missed:
-        raise click.ClickException(f"{missed} of {len(rows)} rows miss their bar")
-
-
-def _measure(
-    what: str,
-    items: int,
-    recipe: str,
-    tables: Path,
-    run: Path | None,
-    picture: Path | None,
-    peer: Path | None,
-    pairs: int,
 ) -> "list[Row]":
-    # Read when numpy is first imported: it multiplies on one thread, as in a worker of the service.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    """The whole recall beside an empty web handler and a naive service.
+
+    Or, with --against, a service that runs elsewhere, alone. Needs wrk.
+    """
+    if against is None:
+        from benchmarks import serve
+
+        return serve.measure(items, run, picture)
+    if users is None:
+        raise click.UsageError("--against needs --users: a file of their ids")
+    # Of its own: it needs nothing of the offline side.
+    from benchmarks import against as elsewhere
+
+    return elsewhere.measure(against, users, read_key, seconds, picture)
+
+
+@bench.command("growth")
+@ITEMS
+@measured
+def bench_growth(items: int) -> "list[Row]":
+    """A recall against histories, interests, posted items, k and filters.
+
+    Needs wrk.
+    """
+    from benchmarks import growth
+
+    return growth.measure(items)
+
+
+@bench.command("swaps")
+@ITEMS
+@measured
+def bench_swaps(items: int) -> "list[Row]":
+    """20 swaps under load."""
+    from benchmarks import swaps
+
+    return swaps.measure(items)
+
+
+@bench.command("search")
+@ITEMS
+@PICTURE
+@measured
+def bench_search(items: int, picture: Path | None) -> "list[Row]":
+    """Every index backend: recall, latency, build time, bytes, memory."""
+    from benchmarks import search
+
+    return search.measure(items, picture)
+
+
+@bench.command("filters")
+@ITEMS
+@measured
+def bench_filters(items: int) -> "list[Row]":
+    """Recalls through filters: recall, k of k, latency beside none."""
+    from benchmarks import filters
+
+    return filters.measure(items)
+
+
+@bench.command("seam")
+@ITEMS
+@measured
+def bench_seam(items: int) -> "list[Row]":
+    """Every index backend beside the bare library: what it costs more."""
+    from benchmarks import seam
+
+    return seam.measure(items)
+
+
+@bench.command("train")
+@click.option(
+    "--peer",
+    type=click.Path(exists=True, path_type=Path),
+    help="The Python of an environment with torch-rechub, to run beside.",
+)
+@measured
+def bench_train(peer: Path | None) -> "list[Row]":
+    """Preparation and training speed, torch-rechub beside it with --peer."""
+    from benchmarks import train
+
+    return train.measure(peer)
+
+
+@bench.command("scale")
+@ITEMS
+@measured
+def bench_scale(items: int) -> "list[Row]":
+    """Preparation and an epoch, 20 interactions an item, and their memory."""
+    from benchmarks import scale
+
+    return scale.measure(items)
+
+
+@bench.command("build")
+@ITEMS
+@measured
+def bench_build(items: int) -> "list[Row]":
+    """Publishing and loading a bundle, and what workers share of it."""
+    from benchmarks import build
+
+    return build.measure(items)
+
+
+@bench.command("overlay")
+@ITEMS
+@measured
+def bench_overlay(items: int) -> "list[Row]":
+    """A recall with up to 200,000 posted items, and durable appends."""
+    from benchmarks import overlay
+
+    return overlay.measure(items)
+
+
+@bench.command("visible")
+@ITEMS
+@PAIRS
+@measured
+def bench_visible(items: int, pairs: int) -> "list[Row]":
+    """What one worker acknowledged, read on another."""
+    from benchmarks import visible
+
+    return visible.measure(items, pairs)
+
+
+@bench.command("quality")
+@RECIPE
+@TABLES
+@measured
+def bench_quality(recipe: str, data: Path) -> "list[Row]":
+    """A recipe on its data set, against the figures that it promises."""
+    from benchmarks import quality
+
+    return quality.measure(recipe, data)
+
+
+@bench.command("cold")
+@RECIPE
+@TABLES
+@measured
+def bench_cold(recipe: str, data: Path) -> "list[Row]":
+    """A recipe on items that training never saw, beside simple methods."""
+    from benchmarks import cold
+
+    return cold.measure(recipe, data)
+
+
+@bench.command("blend")
+@click.option(
+    "--run",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="A directory that 'tandem train' wrote.",
+)
+@measured
+def bench_blend(run: Path) -> "list[Row]":
+    """What diversity and explore do to the lists of a run, and cost."""
+    from benchmarks import blend
+
+    return blend.measure(run)
+
+
+@bench.command("all")
+@ITEMS
+@PAIRS
+@measured
+def bench_all(items: int, pairs: int) -> "list[Row]":
+    """All of these but quality, cold and blend."""
     from benchmarks import (
-        blend,
         build,
-        cold,
         filters,
         growth,
         overlay,
-        quality,
         scale,
         seam,
         search,
@@ -718,36 +827,19 @@ def _measure(
         visible,
     )
 
-    trained = {
-        "quality": lambda: quality.measure(recipe, tables),
-        "cold": lambda: cold.measure(recipe, tables),
-        "blend": lambda: blend.measure(run or Path()),
-    }
-    if what in trained:
-        return trained[what]()
-    measures: dict[str, Callable[[], list[Row]]] = {
-        "train": lambda: train.measure(peer),
-        "scale": lambda: scale.measure(items),
-        "search": lambda: search.measure(items, picture),
-        "seam": lambda: seam.measure(items),
-        "filters": lambda: filters.measure(items),
-        "build": lambda: build.measure(items),
-        "serve": lambda: serve.measure(items, run, picture),
-        "growth": lambda: growth.measure(items),
-        "swaps": lambda: swaps.measure(items),
-        "overlay": lambda: overlay.measure(items),
-        "visible": lambda: visible.measure(items, pairs),
-    }
-    return [row for name in ([what] if what != "all" else measures) for row in measures[name]()]
-
-
-def _measure_against(
-    url: str, users: Path, read_key: str, seconds: int, picture: Path | None
-) -> "list[Row]":
-    # Of its own: it needs nothing of the offline side.
-    from benchmarks import against
-
-    return against.measure(url, users, read_key, seconds, picture)
+    return [
+        *train.measure(None),
+        *scale.measure(items),
+        *search.measure(items),
+        *seam.measure(items),
+        *filters.measure(items),
+        *build.measure(items),
+        *serve.measure(items),
+        *growth.measure(items),
+        *swaps.measure(items),
+        *overlay.measure(items),
+        *visible.measure(items, pairs),
+    ]
 
 
 def _depths(text: str) -> list[int]:
