@@ -1,15 +1,15 @@
-"""The way of the common requests past FastAPI: a GET of recommendations, a POST of events.
+"""The way of the common requests past FastAPI: recommendations by GET and POST, events by POST.
 
 To take the parameters of a URL or a body apart costs FastAPI more time than the recall takes. Here
-they are read by the same model and answered by the same functions as in the route. What is not
-plain goes to the route: whatever the model refuses, pinned variants, deadlines. So there is one
+they are read by the same models and answered by the same functions as in the routes. What is not
+plain goes to the route: whatever a model refuses, pinned variants, deadlines. So there is one
 place that says what is wrong with a request, and OpenAPI describes what happens.
 """
 
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import orjson
@@ -23,27 +23,49 @@ from contract.errors import TandemError
 from service import schemas
 from service.errors import failure, refusal
 from service.routes import events, recall
+from service.routes.parts import Parts
 from service.routes.recall import Wanted
 from service.schemas import RecommendationQuery
 
+
+class Post(NamedTuple):
+    """A POST that is answered here."""
+
+    route: APIRoute
+    body: TypeAdapter[Any]
+    answer: Callable[[Parts, Any], Awaitable[bytes]]
+    status: int
+
+
+async def _of_user(parts: Parts, user_id: str, wanted: Wanted) -> bytes:
+    return await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
+
+
+async def _of_body(parts: Parts, body: schemas.RecommendationRequest) -> bytes:
+    return await recall.recommend(parts, recall.of_body(parts, body))
+
+
+async def _write(parts: Parts, body: schemas.EventBody | schemas.EventsBody) -> bytes:
+    return b'{"seq":%d}' % await events.write(parts, body)
+
+
+def _route(endpoint: Callable[..., Any]) -> APIRoute:
+    routes = (*recall.router.routes, *events.router.routes)
+    (route,) = (r for r in routes if isinstance(r, APIRoute) and r.endpoint is endpoint)
+    return route
+
+
 PREFIX = "/v1/recommendations/"
-(ROUTE,) = (
-    route
-    for route in recall.router.routes
-    if isinstance(route, APIRoute) and route.endpoint is recall.get_recommendations
-)
-BODIES = {
-    route.path: (route, route.endpoint is recall.post_batch)
-    for route in recall.router.routes
-    if isinstance(route, APIRoute) and route.methods == {"POST"}
+OF_USER = _route(recall.get_recommendations)
+ONE, BATCH = _route(recall.post_recommendations), _route(recall.post_batch)
+RECALLS = {route.path: route for route in (ONE, BATCH)}
+POSTS = {
+    post.route.path: post
+    for post in (
+        Post(ONE, TypeAdapter(schemas.RecommendationRequest), _of_body, 200),
+        Post(_route(events.post_events), TypeAdapter(schemas.OneOrMoreEvents), _write, 201),
+    )
 }
-"""Path -> the route, and whether it takes many requests at once."""
-(EVENTS_ROUTE,) = (
-    route
-    for route in events.router.routes
-    if isinstance(route, APIRoute) and route.endpoint is events.post_events
-)
-EVENTS: TypeAdapter[schemas.EventBody | schemas.EventsBody] = TypeAdapter(schemas.OneOrMoreEvents)
 IN_JSON = (b"content-type", b"application/json")
 LONGEST_ID = 256
 LISTS = frozenset(
@@ -63,23 +85,38 @@ class Express:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "POST":
+        method = scope.get("method")
+        if method == "GET":
+            await self._get(scope, receive, send)
+        elif method == "POST":
             await self._post(scope, receive, send)
-            return
+        else:
+            await self._api(scope, receive, send)
+
+    async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
         user_id = _user(scope)
         wanted = _wanted(scope["query_string"]) if user_id else None
         if user_id is None or wanted is None:
             await self._api(scope, receive, send)
             return
-        scope["route"] = ROUTE
-        await self._reply(200, self._recommend(user_id, wanted), scope, receive, send)
-
-    async def _recommend(self, user_id: str, wanted: Wanted) -> bytes:
+        scope["route"] = OF_USER
         parts = self._api.state.parts
-        return await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
+        await self._reply(200, _of_user(parts, user_id, wanted), scope, receive, send)
 
-    async def _write(self, body: schemas.EventBody | schemas.EventsBody) -> bytes:
-        return b'{"seq":%d}' % await events.write(self._api.state.parts, body)
+    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
+        parts = self._api.state.parts
+        try:
+            _expect(scope, parts)
+        except TandemError as error:
+            await refusal(error, scope, self._api.state.told)(scope, receive, send)
+            return
+        post, read = _plain_post(scope), _Read(receive)
+        body = await _body(post, read) if post else None
+        if post is None or body is None:
+            await self._api(scope, read.again, send)
+            return
+        scope["route"] = post.route
+        await self._reply(post.status, post.answer(parts, body), scope, receive, send)
 
     async def _reply(
         self, status: int, making: Awaitable[bytes], scope: Scope, receive: Receive, send: Send
@@ -94,35 +131,6 @@ class Express:
             raise
         else:
             await _answer(send, status, body)
-
-    async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in BODIES:
-            await self._post_recalls(scope, receive, send)
-        elif scope["path"] == EVENTS_ROUTE.path and IN_JSON in scope["headers"]:
-            await self._post_events(scope, receive, send)
-        else:
-            await self._api(scope, receive, send)
-
-    async def _post_events(self, scope: Scope, receive: Receive, send: Send) -> None:
-        read = _Read(receive)
-        try:
-            body = EVENTS.validate_python(orjson.loads(await read.body()))
-        except (ValueError, HTTPException):
-            await self._api(scope, read.again, send)
-            return
-        scope["route"] = EVENTS_ROUTE
-        await self._reply(201, self._write(body), scope, receive, send)
-
-    async def _post_recalls(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """To the route, unless there is no room for what is asked: then its body is not read."""
-        parts = self._api.state.parts
-        scope["route"], batch = BODIES[scope["path"]]
-        try:
-            parts.gate.expect(parts.settings.max_recalls if batch else 1)
-        except TandemError as error:
-            await refusal(error, scope, self._api.state.told)(scope, receive, send)
-        else:
-            await self._api(scope, receive, send)
 
 
 class _Read:
@@ -160,14 +168,39 @@ async def _answer(send: Send, status: int, body: bytes) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _user(scope: Scope) -> str | None:
-    """Whom a plain request asks for; None for any other request."""
-    if scope["type"] != "http" or scope["method"] != "GET":
+def _expect(scope: Scope, parts: Parts) -> None:
+    """Raises Overloaded where there is no room for the recalls of a body, before it is read."""
+    route = RECALLS.get(scope["path"])
+    if route:
+        scope["route"] = route
+        parts.gate.expect(parts.settings.max_recalls if route is BATCH else 1)
+
+
+def _plain_post(scope: Scope) -> Post | None:
+    """What a plain POST is; None for any other."""
+    plain = IN_JSON in scope["headers"] and _usual(scope)
+    return POSTS.get(scope["path"]) if plain else None
+
+
+async def _body(post: Post, read: _Read) -> Any:
+    """None for a body that the model refuses, or that does not come."""
+    try:
+        return post.body.validate_python(orjson.loads(await read.body()))
+    except (ValueError, HTTPException):
         return None
+
+
+def _user(scope: Scope) -> str | None:
+    """Whom a plain GET asks for; None for any other."""
     user_id: str = scope["path"].removeprefix(PREFIX)
     if not 0 < len(user_id) <= LONGEST_ID or len(user_id) == len(scope["path"]):
         return None
-    return None if any(name.startswith(b"x-tandem") for name, _ in scope["headers"]) else user_id
+    return user_id if _usual(scope) else None
+
+
+def _usual(scope: Scope) -> bool:
+    """Whether no header says how it is to be answered."""
+    return not any(name.startswith(b"x-tandem") for name, _ in scope["headers"])
 
 
 def _wanted(query: bytes) -> Wanted | None:

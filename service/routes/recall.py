@@ -125,7 +125,7 @@ async def post_recommendations(
     due: Due,
 ) -> Response:
     """The same with everything in the body: sessions, unknown users, a profile."""
-    asked = _asked(parts, body, pinned)
+    asked = of_body(parts, body, pinned)
     return Response(await recommend(parts, asked, due), media_type=JSON)
 
 
@@ -142,7 +142,7 @@ async def post_batch(
     asked = []
     for position, request in enumerate(body.requests):
         with _named(position):
-            asked.append(_asked(parts, request, pinned))
+            asked.append(of_body(parts, request, pinned))
     answers = []
     with parts.gate.admit(len(asked), due) as turn:
         for position, one in enumerate(asked):
@@ -188,6 +188,15 @@ def of_user(
     return Asked(pinned or parts.variants.of(user_id), user_id, wanted)
 
 
+def of_body(
+    parts: Parts, body: schemas.RecommendationRequest, pinned: Variant | None = None
+) -> Asked:
+    """The same for what came in a body."""
+    plain = body.model_fields_set <= PLAIN
+    wanted = Wanted(body, partial(from_json, body.filters), plain)
+    return of_user(parts, body.user_id, wanted, pinned)
+
+
 async def recommend(parts: Parts, asked: Asked, due: float | None = None) -> bytes:
     """The answer, as JSON. Raises as the gate, the state and the recall do."""
     with parts.gate.admit(1):
@@ -212,12 +221,6 @@ def answer_round(waiting: Sequence[Waiting]) -> list[bytes | Exception]:
         except Exception as error:
             answers |= dict.fromkeys(group, error)
     return [answers[at] for at in range(len(waiting))]
-
-
-def _asked(parts: Parts, body: schemas.RecommendationRequest, pinned: Variant | None) -> Asked:
-    plain = body.model_fields_set <= PLAIN
-    wanted = Wanted(body, partial(from_json, body.filters), plain)
-    return of_user(parts, body.user_id, wanted, pinned)
 
 
 def _limit(settings: Settings, wanted: Wanted) -> None:

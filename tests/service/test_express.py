@@ -24,6 +24,8 @@ MOST_CALLS, MOST_TOGETHER = 520, 185
 """Alone, and of 16 that arrive together. A fifth more than it took on 2026-11-23."""
 TOGETHER = 16
 DUE = [(b"x-tandem-deadline", b"3600000")]
+IN_JSON = [(b"content-type", b"application/json")]
+BODY = b'{"user_id": "u1", "k": 50}'
 ROUTE = {"X-Tandem-Deadline": "3600000"}
 
 GOOD = (
@@ -139,6 +141,64 @@ def test_what_is_no_event_is_refused_alike_both_ways(server: Server, body: bytes
     assert (first.status_code, first.content) == (second.status_code, second.content)
 
 
+RECALLS = (
+    b'{"user_id": "u1"}',
+    b"{}",
+    b'{"user_id": "u1", "k": 7, "exclude": ["i1", "i2"], "exclude_seen": false}',
+    b'{"history": ["i1", "i2", "nothing"], "k": 5}',
+    b'{"user_id": "u1", "features": {"age": 30}, "history": []}',
+    b'{"user_id": null, "history": null, "filters": {"year": {"gte": 1990}}, "k": "9"}',
+    b'{"user_id": "u1", "include": ["i1", "i2"], "min_seq": 0}',
+    b'{"user_id": "u1", "sources": {"model": 1, "popular": 2}, "explain": true, "seed": 4}',
+    b'{"user_id": "u1", "user_id": "u2", "k": 3.0, "diversity": 1}',
+)
+NO_RECALLS = (
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'{"k": 0}',
+    b'{"k": 100000}',
+    b'{"k": 123456789012345678901234567890}',
+    b'{"diversity": NaN}',
+    b'{"more": 1}',
+    b'{"user_id": "\\ud800"}',
+    b'{"user_id": "u1\xff"}',
+    b'{"user_id": "u1", "features": {"age": "old"}}',
+    b'{"user_id": "u1", "features": {"height": 5}}',
+    b'{"user_id": "u1", "filters": {"nothing": 5}}',
+    b'{"user_id": "u1", "min_seq": 99999999}',
+    b'{"history": [%b]}' % b",".join([b'"i1"'] * 5001),
+    b'{"user_id": "%b"}' % (b"x" * 9_000_000),
+)
+
+
+def post_both_ways(client: httpx.Client, body: bytes) -> tuple[httpx.Response, httpx.Response]:
+    """By the express way, if it is one, and by the route, where a type with a parameter leads."""
+    first, second = (
+        client.post("/v1/recommendations", content=body, headers={"Content-Type": kind})
+        for kind in ("application/json", "application/json; charset=utf-8")
+    )
+    return first, second
+
+
+@pytest.mark.parametrize("body", RECALLS)
+def test_a_body_is_answered_alike_both_ways(server: Server, body: bytes) -> None:
+    found, wanted = post_both_ways(server.client, body)
+
+    assert found.status_code == 200, found.text
+    assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
+    assert found.headers["content-type"] == wanted.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("body", NO_RECALLS)
+def test_a_body_is_refused_alike_both_ways(server: Server, body: bytes) -> None:
+    found, wanted = post_both_ways(server.client, body)
+
+    assert found.status_code >= 400
+    assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
+
+
 @pytest.mark.parametrize("user", ["", "x" * 257])
 def test_an_id_of_no_user_is_refused_by_the_route(server: Server, user: str) -> None:
     found, wanted = ask(server.client, user, "k=5")
@@ -178,25 +238,34 @@ def test_a_plain_request_takes_few_calls_of_python(
     api = create_api(settings, metrics)
     app = Front(Express(api), settings, metrics, "0")
 
-    async def count() -> tuple[float, float, float]:
+    async def count() -> tuple[float, float, float, float, float]:
         async with api.router.lifespan_context(api):
             # The first ones fill what is kept.
             _, plain = await calls(app, []), await calls(app, [])
             _, route = await calls(app, DUE), await calls(app, DUE)
             _, many = await calls(app, [], TOGETHER), await calls(app, [], TOGETHER)
-        return plain, route, many
+            _, post = await calls(app, IN_JSON, body=BODY), await calls(app, IN_JSON, body=BODY)
+            late = IN_JSON + DUE
+            _, slow = await calls(app, late, body=BODY), await calls(app, late, body=BODY)
+        return plain, route, many, post, slow
 
-    plain, route, many = asyncio.run(count())
+    plain, route, many, post, slow = asyncio.run(count())
     print(f"calls of Python functions: {plain} by the express way, {route} by the route")
     print(f"each of {TOGETHER} together by the express way: {many}")
+    print(f"of a POST: {post} by the express way, {slow} by the route")
 
     assert plain < MOST_CALLS
     assert route > 2 * plain
     assert many < MOST_TOGETHER
+    assert post < MOST_CALLS
+    assert slow > 2 * post
 
 
-async def calls(app: Front, headers: list[tuple[bytes, bytes]], times: int = 1) -> float:
-    """Of Python functions, until a recommendation is answered; of so many at once, for each."""
+async def calls(
+    app: Front, headers: list[tuple[bytes, bytes]], times: int = 1, body: bytes = b""
+) -> float:
+    """Of Python functions, until a recommendation is answered, with a body by POST; of so many at
+    once, for each."""
     made = answered = 0
 
     def profile(frame: FrameType, event: str, argument: object) -> None:
@@ -204,15 +273,16 @@ async def calls(app: Front, headers: list[tuple[bytes, bytes]], times: int = 1) 
         made += event == "call"
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": body, "more_body": False}
 
     async def send(message: Message) -> None:
         nonlocal answered
         answered += message.get("status") == 200
 
     async def ask(user: int) -> None:
-        path = f"/v1/recommendations/u{user}"
-        scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode()}
+        path = "/v1/recommendations" if body else f"/v1/recommendations/u{user}"
+        method = "POST" if body else "GET"
+        scope = {"type": "http", "method": method, "path": path, "raw_path": path.encode()}
         scope |= {"query_string": b"k=50", "headers": headers, "scheme": "http", "root_path": ""}
         await app(scope, receive, send)
 
