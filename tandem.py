@@ -674,6 +674,20 @@ def bench_growth(items: int) -> "list[Row]":
     return growth.measure(items)
 
 
+@bench.command("stages")
+@ITEMS
+@click.option("--picture", type=click.Path(path_type=Path), help="Draw it here, SVG.")
+@measured
+def bench_stages(items: int, picture: Path | None) -> "list[Row]":
+    """Where the time of a recall goes, for catalogues up to --items.
+
+    Needs wrk and py-spy.
+    """
+    from benchmarks import stages
+
+    return stages.measure(items, picture)
+
+
 @bench.command("swaps")
 @ITEMS
 @measured
@@ -812,7 +826,7 @@ def bench_blend(run: Path) -> "list[Row]":
 @PAIRS
 @measured
 def bench_all(items: int, pairs: int) -> "list[Row]":
-    """All of these but quality, cold and blend."""
+    """All of these but stages, quality, cold and blend."""
     from benchmarks import (
         build,
         filters,
