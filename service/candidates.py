@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contract.arrays import F32, I32, I64
+from contract.arrays import F32, I32, I64, Bool
 from contract.index.base import Answer
 from contract.index.exact import scan
 from contract.merge import merge
@@ -53,33 +53,65 @@ def nearest_each(
     for depth, group in groups.items():
         rows, scores = overlay.search(vectors[group].reshape(-1, vectors.shape[2]), depth)
         these = [filters[at] for at in group], [ks[at] for at in group]
-        if first := _first(overlay, *these, rows, scores) if interests == 1 else None:
-            best |= zip(group, first, strict=True)
+        found = _first(overlay, *these, rows, scores) if interests == 1 else None
+        if found and overlay.slots and not overlay.appended:
+            found = _joined(overlay, these[0], vectors[group, 0], found)
+        if found:
+            lists = [Candidates(*one) for one in zip(*found, strict=True)]
+            best |= zip(group, lists, strict=True)
             continue
         for n, at in enumerate(group):
             its = slice(n * interests, (n + 1) * interests)
-            found = rows[its], scores[its]
-            best[at] = _best(state, filters[at], vectors[at], ks[at], found)
+            searched = rows[its], scores[its]
+            best[at] = _best(state, filters[at], vectors[at], ks[at], searched)
     return [best[at] for at in range(len(filters))]
 
 
 def _first(
     overlay: Overlay, filters: Sequence[Filter], ks: Sequence[int], rows: I64, scores: F32
-) -> list[Candidates] | None:
-    """What `_best` makes of rows and scores (B, depth), for all at once: the first k that are
-    eligible. None where it is not as simple: something was posted, k differs, or one has fewer."""
-    if overlay.slots or len(set(ks)) > 1:
+) -> Answer | None:
+    """Of rows and scores (B, depth) that were searched, the first k that are eligible (B, k), for
+    all at once. None where it is not as simple: k differs, or one has fewer."""
+    if len(set(ks)) > 1:
         return None
-    kept = (rows >= 0) & overlay.lives(rows)
-    for own, its, filter_ in zip(kept, rows, filters, strict=True):
-        if len(filter_.blocked):
-            own &= ~overlay.marks.among(its, filter_.blocked)
+    kept = _eligible(overlay, filters, rows)
     count = len(filters)
     kept &= kept.cumsum(axis=1, dtype=np.int32) <= ks[0]
     if np.count_nonzero(kept) < count * ks[0]:
         return None
-    best = rows[kept].reshape(count, -1), scores[kept].reshape(count, -1)
-    return [Candidates(*one) for one in zip(*best, strict=True)]
+    return rows[kept].reshape(count, -1), scores[kept].reshape(count, -1)
+
+
+def _joined(
+    overlay: Overlay, filters: Sequence[Filter], vectors: F32, found: Answer
+) -> Answer | None:
+    """The best k of what was found in the bundle (B, k) and of the overlay's rows, for vectors
+    (B, D). None where someone has met many of these."""
+    k = found[0].shape[1]
+    blocked = max(filter_.blocked_slots() for filter_ in filters)
+    if blocked > OVERFETCH * k:
+        return None
+    rows, scores = overlay.search_slots(vectors, k + blocked)
+    # Of equal scores the lower row counts, which is the bundle's.
+    kept = _eligible(overlay, filters, rows) & (scores > found[1][:, -1:])
+    if not kept.any():
+        return found
+    rows = np.concatenate([found[0], rows], axis=1)
+    scores = np.concatenate([found[1], np.where(kept, scores, np.float32(-np.inf))], axis=1)
+    by_row = np.lexsort((-scores, rows))
+    rows, scores = np.take_along_axis(rows, by_row, 1), np.take_along_axis(scores, by_row, 1)
+    scores[:, 1:][rows[:, 1:] == rows[:, :-1]] = -np.inf
+    best = np.lexsort((rows, -scores))[:, :k]
+    return np.take_along_axis(rows, best, 1), np.take_along_axis(scores, best, 1)
+
+
+def _eligible(overlay: Overlay, filters: Sequence[Filter], rows: I64) -> Bool:
+    """As `Filter.keep` of each filter for its rows (B, n)."""
+    kept: Bool = (rows >= 0) & overlay.lives(rows)
+    for own, its, filter_ in zip(kept, rows, filters, strict=True):
+        if len(filter_.blocked):
+            own &= ~overlay.marks.among(its, filter_.blocked)
+    return kept
 
 
 def _best(state: State, filter_: Filter, vectors: F32, k: int, searched: Answer) -> Candidates:

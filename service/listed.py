@@ -15,6 +15,7 @@ from service.answer import Answer, Item
 from service.overlay import Overlay
 
 OPEN, SCORE, CLOSE, CUT = b',{"item_id":"', b'","score":', b',"source":"bundle"}', b"\n"
+POSTED = b',"source":"overlay"}'
 BEGIN, NEXT = b"[" + OPEN[1:], CLOSE + OPEN
 
 
@@ -59,7 +60,7 @@ def encoded_items(answers: Sequence[Answer]) -> list[object]:
 
 def _as_json(lists: Sequence[Listed]) -> list[bytes]:
     overlay, rows = lists[0].overlay, np.concatenate([one.rows for one in lists])
-    ids = overlay.quotable(rows)
+    ids = overlay.quoted(rows)
     if not ids:
         return [orjson.dumps(list(one)) for one in lists]
     parts: list[bytes | memoryview] = [b""] * (2 * len(ids))
@@ -68,7 +69,9 @@ def _as_json(lists: Sequence[Listed]) -> list[bytes]:
     # What stands between two ids, score by score: one replacement and one cut in place of a
     # hundred small strings.
     between = orjson.dumps(scores.tolist())[1:-1].replace(b",", NEXT + CUT + SCORE) + NEXT
-    parts[1::2] = (SCORE + between).split(CUT)
+    parts[1::2] = after = (SCORE + between).split(CUT)
+    for at in np.flatnonzero(rows >= overlay.base).tolist():
+        parts[2 * at + 1] = after[at].replace(CLOSE, POSTED)
     ends = np.cumsum([2 * len(one) for one in lists]).tolist()
     texts = [
         b"".join(parts[end - 2 * len(one) : end]) for one, end in zip(lists, ends, strict=True)

@@ -171,13 +171,16 @@ class Overlay:
             return self._snapshot.bundle.item_ids.of_rows(rows)
         return [self.id_of(row) for row in rows.tolist()]
 
-    def quotable(self, rows: I64) -> list[memoryview] | None:
-        """The item ids of rows (n,) of the bundle, as they stand between the quotes of JSON; None
-        where one of them is of the overlay, or may stand there in another way."""
+    def quoted(self, rows: I64) -> Sequence[bytes | memoryview] | None:
+        """The item ids of rows (n,) of the bundle or of the overlay, as they stand between the
+        quotes of JSON; None where one of the bundle's may stand there in another way."""
         texts = self._snapshot.bundle.item_ids.texts
-        if not texts.quotable or (self.slots and bool((rows >= self.base).any())):
+        if not texts.quotable:
             return None
-        return texts.slices(rows)
+        found: list[bytes | memoryview] = [*texts.slices(np.minimum(rows, self.base - 1))]
+        for at in np.flatnonzero(rows >= self.base).tolist():
+            found[at] = orjson.dumps(self._ids[rows[at] - self.base])[1:-1]
+        return found
 
     def row(self, item_id: str) -> int:
         """The row of an item, dead or alive; -1 when neither the bundle nor the overlay has it."""

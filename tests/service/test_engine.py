@@ -187,15 +187,18 @@ def test_any_recall_after_any_writes_is_that_of_the_reference(
             assert_best(as_body(similar(state, item_id, 5)), scores, eligible, 5)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     written=st.lists(entries, max_size=30),
     asked=st.lists(plain, min_size=1, max_size=20),
+    k=st.none() | st.integers(1, 40),
 )
 def test_recalls_together_answer_as_each_does_alone(
-    start: Start, written: list[tuple[Kind, dict[str, Any]]], asked: list[Recall]
+    start: Start, written: list[tuple[Kind, dict[str, Any]]], asked: list[Recall], k: int | None
 ) -> None:
+    """Each with a k of its own, or all with the same, as most requests are."""
     state, reference = start()
+    asked = [replace(request, k=k or request.k) for request in asked]
     state.apply(records(written))
     for kind, body in written:
         write(reference, kind, body)
@@ -267,13 +270,21 @@ def test_a_large_overlay_is_searched_like_a_small_one(snapshot: Snapshot, bundle
             write(reference, record.kind, record.body)
         if batch[0].seq % 3 == 0:
             assert_right(state, reference, asked[batch[0].seq % len(asked)])
+            assert_right_together(state, reference, asked[:2])
     overlay.settle()
     for request in asked:
         assert_right(state, reference, request)
+    assert_right_together(state, reference, asked[:2])
+    assert {item.source for item in recall(state, asked[1]).items} == {"bundle", "overlay"}
     for name in ("new-4", "new-11", "new-50", "i0"):
         scores = reference.similarities(name)
         eligible = [other for other in reference.eligible() if other != name]
         assert_best(as_body(similar(state, name, 5)), scores, eligible, 5)
+
+
+def assert_right_together(state: State, reference: Reference, asked: Sequence[Recall]) -> None:
+    for answer, request in zip(recall_each(state, asked), asked, strict=True):
+        assert_answer(answer, reference, request)
 
 
 def item_of(name: str, n: int, available: bool = True) -> tuple[Kind, dict[str, Any]]:
