@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.contest import LOADING, pinned
-from benchmarks.memory import cpu_seconds, descendants
+from benchmarks.memory import cpu_seconds
 from benchmarks.pace import pace
 from benchmarks.planted import HISTORY, planted
 from benchmarks.served import questions, serving, write_lines
@@ -106,16 +106,12 @@ def _turns(cases: Mapping[str, Case]) -> Mapping[str, Sequence[Turn]]:
 
 
 def _turn(case: Case) -> Turn:
-    before = _cpu(case.service)
+    before = cpu_seconds(case.service.process.pid)
     answered = saturate(case.service.url, case.paths, SECONDS, (LOADING,))
-    used = (_cpu(case.service) - before) / (answered.rate * SECONDS)
+    used = (cpu_seconds(case.service.process.pid) - before) / (answered.rate * SECONDS)
     with pinned(LOADING):
         waited = pace(case.service.url, case.urls, RATE, SECONDS)
     return Turn(answered.rate, 1e6 * used, answered.failed, waited.tolist())
-
-
-def _cpu(service: Service) -> float:
-    return sum(map(cpu_seconds, descendants(service.process.pid)))
 
 
 def _rows(label: str, turns: Sequence[Turn]) -> list[Row]:

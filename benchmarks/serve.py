@@ -226,7 +226,7 @@ class _Used(NamedTuple):
     def of(cls, service: Service) -> "_Used":
         text = service.call("GET", "/metrics")[1].decode()
         return cls(
-            sum(map(cpu_seconds, descendants(service.process.pid))),
+            cpu_seconds(service.process.pid),
             _sample(text, 'tandem_recall_seconds_count{variant="live"}'),
             {
                 name: _sample(

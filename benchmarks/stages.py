@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.bars import draw_bars
 from benchmarks.contest import LOADING
-from benchmarks.memory import cpu_seconds, descendants
+from benchmarks.memory import cpu_seconds
 from benchmarks.planted import planted
 from benchmarks.served import questions, serving
 from benchmarks.table import Row
@@ -71,9 +71,9 @@ def _stages(made: World) -> Mapping[str, float]:
     asked = questions(made.folder, made.run)
     with serving(made.folder, made.store) as service:
         saturate(service.url, asked.paths, WARM, (LOADING,))
-        before = _cpu(service)
+        before = cpu_seconds(service.process.pid)
         answered = saturate(service.url, asked.paths, SECONDS, (LOADING,))
-        used = 1e6 * (_cpu(service) - before) / (answered.rate * SECONDS)
+        used = 1e6 * (cpu_seconds(service.process.pid) - before) / (answered.rate * SECONDS)
         counts = _sampled(service, asked.paths, made.folder / "stacks.txt")
     return {stage: used * count / counts.total() for stage, count in counts.items()}
 
@@ -108,7 +108,3 @@ def _stage(frames: Sequence[str]) -> str:
         for stage, names in STAGES.items()
         if any(name in frame for name in names)
     )
-
-
-def _cpu(service: Service) -> float:
-    return sum(map(cpu_seconds, descendants(service.process.pid)))

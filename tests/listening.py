@@ -15,9 +15,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def listening(handler: type[Handler]) -> Iterator[int]:
+def listening(handler: type[Handler], kind: type[HTTPServer] = HTTPServer) -> Iterator[int]:
     """Its port, as long as the block runs."""
-    with HTTPServer(("127.0.0.1", 0), handler) as server:
+    with kind(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:

@@ -1,9 +1,7 @@
 """`tandem bench serve --against`: a real service, as one who does not run it measures it."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from contract.store import LocalStore
 from offline.local import free_port
 from tandem import main
 from tests.conftest import live
+from tests.listening import Handler, listening
 from tests.places import program
 from tests.service.bundles import derive
 from tests.service.server import Server
@@ -34,21 +33,14 @@ def service(published: LocalStore, tmp_path_factory: pytest.TempPathFactory) -> 
 def elsewhere() -> Iterator[str]:
     """A server that answers whatever it is asked."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Elsewhere(Handler):
         def do_GET(self) -> None:
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"{}")
 
-        def log_request(self, code: object = "-", size: object = "-") -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with listening(Elsewhere) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import itertools
 import math
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from benchmarks.wrk import Saturated, parse
 from contract.errors import TandemError
 from offline.embed import embed_items, known_rows, user_embedder
 from offline.local import free_port
+from tests.listening import Handler, listening
 
 ITEMS = 20_000
 REPORT = """Running 1s test @ http://127.0.0.1:9001
@@ -144,7 +145,7 @@ def ending() -> Iterator[str]:
     """A server that ends a connection after three answers, and of every other one says so."""
     ends = itertools.count()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Ending(Handler):
         protocol_version = "HTTP/1.1"
 
         def setup(self) -> None:
@@ -162,15 +163,8 @@ def ending() -> Iterator[str]:
             self.wfile.write(b"{}")
             self.close_connection = last
 
-        def log_request(self, code: object = "-", size: object = "-") -> None:
-            pass
-
-    with Listening(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with listening(Ending, Listening) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_connections_that_end_are_made_anew(ending: str) -> None:
