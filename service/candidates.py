@@ -46,14 +46,15 @@ def nearest_each(
     """As `nearest` of each of B filters that select nothing, vectors (B, K, D) and k, with one call
     of the index for all that search it equally deep."""
     overlay, interests = state.overlay, vectors.shape[1]
-    groups = defaultdict[int, list[int]](list)
+    groups = defaultdict[tuple[int, bool], list[int]](list)
     for at, (filter_, k) in enumerate(zip(filters, ks, strict=True)):
-        groups[_depth(overlay, filter_, k)].append(at)
+        groups[_depth(overlay, filter_, k), _met_many(overlay, filter_, k)].append(at)
     best: dict[int, Candidates] = {}
-    for depth, group in groups.items():
+    for (depth, met_many), group in groups.items():
         rows, scores = overlay.search(vectors[group].reshape(-1, vectors.shape[2]), depth)
         these = [filters[at] for at in group], [ks[at] for at in group]
-        found = _first(overlay, *these, rows, scores) if interests == 1 else None
+        together = interests == 1 and not met_many
+        found = _first(overlay, *these, rows, scores) if together else None
         if found and overlay.slots and not overlay.appended:
             found = _joined(overlay, these[0], vectors[group, 0], found)
         if found:
@@ -82,15 +83,11 @@ def _first(
     return rows[kept].reshape(count, -1), scores[kept].reshape(count, -1)
 
 
-def _joined(
-    overlay: Overlay, filters: Sequence[Filter], vectors: F32, found: Answer
-) -> Answer | None:
+def _joined(overlay: Overlay, filters: Sequence[Filter], vectors: F32, found: Answer) -> Answer:
     """The best k of what was found in the bundle (B, k) and of the overlay's rows, for vectors
-    (B, D). None where someone has met many of these."""
+    (B, D). Nobody has met many of these."""
     k = found[0].shape[1]
     blocked = max(filter_.blocked_slots() for filter_ in filters)
-    if blocked > OVERFETCH * k:
-        return None
     rows, scores = overlay.search_slots(vectors, k + blocked)
     # Of equal scores the lower row counts, which is the bundle's.
     kept = _eligible(overlay, filters, rows) & (scores > found[1][:, -1:])
@@ -177,6 +174,14 @@ def _depth(overlay: Overlay, filter_: Filter, k: int) -> int:
     return min(overlay.searched, k + more * k)
 
 
+def _met_many(overlay: Overlay, filter_: Filter, k: int) -> bool:
+    """Whether so many of the overlay's rows that no index holds are blocked that a search of them
+    has to know which."""
+    if overlay.appended or not overlay.slots:
+        return False
+    return filter_.blocked_slots() > OVERFETCH * k
+
+
 def _kept(filter_: Filter, k: int, rows: I64, scores: F32) -> tuple[I64, F32] | None:
     """The eligible ones of the rows (K, depth) that were searched with their scores, flat; the k
     best of each vector are among them. None where what is not eligible left too few."""
@@ -192,8 +197,8 @@ def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> 
     (K, D); the k best of each are among them."""
     if overlay.appended or not overlay.slots:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    blocked = filter_.blocked_slots()
-    if filter_.selected_slots is None and blocked <= OVERFETCH * k:
+    if filter_.selected_slots is None and not _met_many(overlay, filter_, k):
+        blocked = filter_.blocked_slots()
         rows, scores = overlay.search_slots(vectors, k + blocked)
         if not blocked:
             return rows.ravel(), scores.ravel()

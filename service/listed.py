@@ -34,15 +34,17 @@ class Listed(Sequence[Item]):
     @overload
     def __getitem__(self, at: slice) -> Sequence[Item]: ...
     def __getitem__(self, at: int | slice) -> Item | Sequence[Item]:
-        return self._items()[at]
+        if isinstance(at, slice):
+            return self._items(at)
+        return self._items(slice(at, at + 1 or None))[0]
 
     def __iter__(self) -> Iterator[Item]:
         # A sequence's own would make all items anew for each of them.
-        return iter(self._items())
+        return iter(self._items(slice(None)))
 
-    def _items(self) -> list[Item]:
-        base, ids = self.overlay.base, self.overlay.ids_of(self.rows)
-        rows, scores = self.rows.tolist(), self.scores.tolist()
+    def _items(self, which: slice) -> list[Item]:
+        base, ids = self.overlay.base, self.overlay.ids_of(self.rows[which])
+        rows, scores = self.rows[which].tolist(), self.scores[which].tolist()
         return [
             Item(item_id, score, "bundle" if row < base else "overlay")
             for row, item_id, score in zip(rows, ids, scores, strict=True)

@@ -240,6 +240,9 @@ def test_a_list_is_sent_as_its_items_would_be(snapshot: Snapshot) -> None:
             encoded = [orjson.dumps(one) for one in encoded_items([answer, answer])]
             assert encoded == [orjson.dumps(list(items))] * 2
             assert (items[0], len(items[:3])) == (next(iter(items)), min(k, 3))
+            assert (items[-1], items[-len(items)]) == (list(items)[-1], items[0])
+            with pytest.raises(IndexError):
+                items[len(items)]
 
 
 def test_a_large_overlay_is_searched_like_a_small_one(snapshot: Snapshot, bundle: Bundle) -> None:
@@ -275,6 +278,13 @@ def test_a_large_overlay_is_searched_like_a_small_one(snapshot: Snapshot, bundle
     for request in asked:
         assert_right(state, reference, request)
     assert_right_together(state, reference, asked[:2])
+    # Of one depth, but one has met more posted items than the others search for.
+    some, many = names[:3], names[:100]
+    assert_right_together(
+        state,
+        reference,
+        [Recall(5, user, exclude=met) for user in ("u0", "u1", "u0") for met in (some, many)],
+    )
     assert {item.source for item in recall(state, asked[1]).items} == {"bundle", "overlay"}
     for name in ("new-4", "new-11", "new-50", "i0"):
         scores = reference.similarities(name)
