@@ -55,7 +55,7 @@ def nearest_each(
         these = [filters[at] for at in group], [ks[at] for at in group]
         together = interests == 1 and not met_many
         found = _first(overlay, *these, rows, scores) if together else None
-        if found and overlay.slots and not overlay.appended:
+        if found and overlay.unindexed:
             found = _joined(overlay, these[0], vectors[group, 0], found)
         if found:
             lists = [Candidates(*one) for one in zip(*found, strict=True)]
@@ -177,9 +177,7 @@ def _depth(overlay: Overlay, filter_: Filter, k: int) -> int:
 def _met_many(overlay: Overlay, filter_: Filter, k: int) -> bool:
     """Whether so many of the overlay's rows that no index holds are blocked that a search of them
     has to know which."""
-    if overlay.appended or not overlay.slots:
-        return False
-    return filter_.blocked_slots() > OVERFETCH * k
+    return overlay.unindexed and filter_.blocked_slots() > OVERFETCH * k
 
 
 def _kept(filter_: Filter, k: int, rows: I64, scores: F32) -> tuple[I64, F32] | None:
@@ -195,7 +193,7 @@ def _kept(filter_: Filter, k: int, rows: I64, scores: F32) -> tuple[I64, F32] | 
 def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> tuple[I64, F32]:
     """Eligible rows of the overlay that no index holds with their scores, flat over the vectors
     (K, D); the k best of each are among them."""
-    if overlay.appended or not overlay.slots:
+    if not overlay.unindexed:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     if filter_.selected_slots is None and not _met_many(overlay, filter_, k):
         blocked = filter_.blocked_slots()

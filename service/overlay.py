@@ -111,6 +111,11 @@ class Overlay:
         return self._alive[: self.slots]
 
     @property
+    def unindexed(self) -> bool:
+        """Whether it has slots, and none of them is in the index."""
+        return self.slots > 0 and not self.appended
+
+    @property
     def searched(self) -> int:
         """How many rows `search` finds, those that are gone included."""
         return self.base + (self.slots if self.appended else 0)
