@@ -277,15 +277,19 @@ def test_a_crippled_index_raises_the_alert_and_a_good_one_does_not(
         running(prometheus, configuration(server, tmp_path), tmp_path) as url,
     ):
 
-        def low() -> list[str]:
+        # An increase is extrapolated from the scrapes: near its bar an alert may come and go.
+        raised: list[str] = []
+
+        def crippled_is_raised() -> bool:
             for user in USERS:
                 answer = server.client.get(f"/v1/recommendations/{user}", params={"k": 20})
                 assert answer.status_code == 200
-            return variants(url, alerts["TandemRecallLow"])
+            raised.extend(variants(url, alerts["TandemRecallLow"]))
+            return "crippled" in raised
 
-        wait_until(low, "the alert")
+        wait_until(crippled_is_raised, "the alert")
 
-        assert low() == ["crippled"]
+        assert "good" not in raised
         text = server.client.get("/metrics").text
     wanted, found = (
         {labels["variant"]: value for labels, value in samples(text, f"tandem_recheck_{name}")}
