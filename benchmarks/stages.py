@@ -29,7 +29,7 @@ WARM, SECONDS = 2, 4
 RATE = 500
 """Samples a second."""
 STAGES = {
-    "HTTP": ("uvicorn/", "asyncio/runners", "front.py", "drain.py", "express.py"),
+    "HTTP": ("uvicorn/", "asyncio/runners", "front.py", "drain.py", "wire.py"),
     "round, journal": ("rounds.py", "live.py", "journal.py", "split.py", "variants.py", "cache.py"),
     "who asks": ("asker.py", "users.py"),
     "tower": ("towers.py", "_history (service/engine.py", "embed_users"),

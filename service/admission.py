@@ -33,6 +33,14 @@ class Gate:
         Raises TooLarge for more than ever fit, Overloaded when they do not fit now. Awaiting a turn
         raises Overloaded when it came after `due`.
         """
+        self.enter(recalls)
+        try:
+            yield lambda: self._turn(due)
+        finally:
+            self.leave(recalls)
+
+    def enter(self, recalls: int = 1) -> None:
+        """Raises as `admit`. Whoever has entered leaves."""
         if recalls > self._capacity:
             raise TooLarge(
                 f"requests: at most {self._capacity} (max_admitted), found {recalls}; send fewer"
@@ -40,10 +48,9 @@ class Gate:
         if self._admitted + recalls > self._capacity:
             self._refuse(recalls)
         self._admitted += recalls
-        try:
-            yield lambda: self._turn(due)
-        finally:
-            self._admitted -= recalls
+
+    def leave(self, recalls: int = 1) -> None:
+        self._admitted -= recalls
 
     def expect(self, recalls: int) -> None:
         """Raises Overloaded where so many, or as many as there may be, would not fit now: to be

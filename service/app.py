@@ -35,6 +35,7 @@ from service.settings import Settings, read_settings
 from service.swap import Swapper
 from service.towers import FEW
 from service.variants import Variant, Variants
+from service.wire import Plain
 
 log = logging.getLogger("tandem")
 
@@ -48,13 +49,15 @@ HTTP_CODES = {
 DESCRIPTION = "Recall (candidate retrieval) for recommender systems: user in, k items out."
 
 
-def create_app(slot: int) -> ASGIApp:
-    """The application of the worker in this slot; settings come from the environment."""
+def create_app(slot: int) -> tuple[ASGIApp, Plain]:
+    """The application of the worker in this slot, and what its connections answer past it; settings
+    come from the environment."""
     settings = read_settings()
     configure()
     metrics = Metrics(CollectorRegistry(), slot, settings.runtime_directory())
-    api = Express(create_api(settings, metrics))
-    return Front(api, settings, metrics, str(slot))
+    api = create_api(settings, metrics)
+    front = Front(Express(api), settings, metrics, str(slot))
+    return front, Plain(front, api)
 
 
 def create_api(settings: Settings, metrics: Metrics) -> FastAPI:

@@ -1,21 +1,18 @@
-"""The way of the common requests past FastAPI: recommendations by GET and POST, events by POST.
+"""The way of the common POSTs past FastAPI: recommendations and events.
 
-To take the parameters of a URL or a body apart costs FastAPI more time than the recall takes. Here
-they are read by the same models and answered by the same functions as in the routes. What is not
-plain goes to the route: whatever a model refuses, pinned variants, deadlines. So there is one
-place that says what is wrong with a request, and OpenAPI describes what happens.
+To take a body apart costs FastAPI more time than the recall takes. Here it is read by the same
+models and answered by the same functions as in the routes. What is not plain goes to the route, as
+in `service.wire`, the way of the common GET.
 """
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from typing import Any, NamedTuple, get_args, get_origin
-from urllib.parse import parse_qsl
+from typing import Any, NamedTuple
 
 import orjson
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
@@ -23,9 +20,7 @@ from contract.errors import TandemError
 from service import schemas
 from service.errors import failure, refusal
 from service.routes import events, recall
-from service.routes.parts import Parts
-from service.routes.recall import Wanted
-from service.schemas import RecommendationQuery
+from service.routes.parts import STEERING, Parts, route_of
 
 
 class Post(NamedTuple):
@@ -37,10 +32,6 @@ class Post(NamedTuple):
     status: int
 
 
-async def _of_user(parts: Parts, user_id: str, wanted: Wanted) -> bytes:
-    return await recall.recommend(parts, recall.of_user(parts, user_id, wanted))
-
-
 async def _of_body(parts: Parts, body: schemas.RecommendationRequest) -> bytes:
     return await recall.recommend(parts, recall.of_body(parts, body))
 
@@ -49,33 +40,18 @@ async def _write(parts: Parts, body: schemas.EventBody | schemas.EventsBody) -> 
     return b'{"seq":%d}' % await events.write(parts, body)
 
 
-def _route(endpoint: Callable[..., Any]) -> APIRoute:
-    routes = (*recall.router.routes, *events.router.routes)
-    (route,) = (r for r in routes if isinstance(r, APIRoute) and r.endpoint is endpoint)
-    return route
-
-
-PREFIX = "/v1/recommendations/"
-OF_USER = _route(recall.get_recommendations)
-ONE, BATCH = _route(recall.post_recommendations), _route(recall.post_batch)
+ONE = route_of(recall.router, recall.post_recommendations)
+BATCH = route_of(recall.router, recall.post_batch)
+EVENTS = route_of(events.router, events.post_events)
 RECALLS = {route.path: route for route in (ONE, BATCH)}
 POSTS = {
     post.route.path: post
     for post in (
         Post(ONE, TypeAdapter(schemas.RecommendationRequest), _of_body, 200),
-        Post(_route(events.post_events), TypeAdapter(schemas.OneOrMoreEvents), _write, 201),
+        Post(EVENTS, TypeAdapter(schemas.OneOrMoreEvents), _write, 201),
     )
 }
 IN_JSON = (b"content-type", b"application/json")
-LONGEST_ID = 256
-LISTS = frozenset(
-    field.alias or name
-    for name, field in RecommendationQuery.model_fields.items()
-    if list in (get_origin(kind) for kind in (field.annotation, *get_args(field.annotation)))
-)
-"""Parameters that may stand in a query several times; of others the last counts."""
-SHORT = 256
-"""Bytes of a query string that is remembered."""
 
 
 class Express:
@@ -85,23 +61,10 @@ class Express:
         self._api = api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        method = scope.get("method")
-        if method == "GET":
-            await self._get(scope, receive, send)
-        elif method == "POST":
+        if scope.get("method") == "POST":
             await self._post(scope, receive, send)
         else:
             await self._api(scope, receive, send)
-
-    async def _get(self, scope: Scope, receive: Receive, send: Send) -> None:
-        user_id = _user(scope)
-        wanted = _wanted(scope["query_string"]) if user_id else None
-        if user_id is None or wanted is None:
-            await self._api(scope, receive, send)
-            return
-        scope["route"] = OF_USER
-        parts = self._api.state.parts
-        await self._reply(200, _of_user(parts, user_id, wanted), scope, receive, send)
 
     async def _post(self, scope: Scope, receive: Receive, send: Send) -> None:
         parts = self._api.state.parts
@@ -190,36 +153,6 @@ async def _body(post: Post, read: _Read) -> Any:
         return None
 
 
-def _user(scope: Scope) -> str | None:
-    """Whom a plain GET asks for; None for any other."""
-    user_id: str = scope["path"].removeprefix(PREFIX)
-    if not 0 < len(user_id) <= LONGEST_ID or len(user_id) == len(scope["path"]):
-        return None
-    return user_id if _usual(scope) else None
-
-
 def _usual(scope: Scope) -> bool:
     """Whether no header says how it is to be answered."""
-    return not any(name.startswith(b"x-tandem") for name, _ in scope["headers"])
-
-
-def _wanted(query: bytes) -> Wanted | None:
-    """None for a query that the model refuses. Not to be changed: clients ask the same over and
-    over, and short queries are remembered."""
-    return _remembered(query) if len(query) <= SHORT else _read(query)
-
-
-def _read(query: bytes) -> Wanted | None:
-    values: dict[str, Any] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        if name in LISTS:
-            values.setdefault(name, []).append(value)
-        else:
-            values[name] = value
-    try:
-        return recall.wanted(RecommendationQuery.model_validate(values))
-    except ValidationError:
-        return None
-
-
-_remembered = lru_cache(maxsize=1024)(_read)
+    return STEERING.isdisjoint(name for name, _ in scope["headers"])

@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 import secrets
+from collections.abc import Mapping
 from functools import lru_cache
 from time import perf_counter
 
@@ -50,7 +51,8 @@ class Front:
         carried = (*ALWAYS, (b"x-tandem-worker", worker.encode()))
         if settings.tls_certificate:
             carried += (STRICT_TRANSPORT,)
-        self._carried = (*carried, (b"content-security-policy", NOTHING))
+        self.carried = (*carried, (b"content-security-policy", NOTHING))
+        """By every answer but a page."""
         self._pages = {
             path: (*carried, (b"content-security-policy", policy)) for path, policy in PAGES.items()
         }
@@ -64,9 +66,9 @@ class Front:
             return
         started = scope[ARRIVED] = perf_counter()
         method, path, headers = scope["method"], scope["path"], dict(scope["headers"])
-        request_id = self._request_id(headers)
+        request_id = self.request_id(headers)
         REQUEST_ID.set(request_id.decode())
-        carried = self._pages.get(path, self._carried)
+        carried = self._pages.get(path, self.carried)
 
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -75,11 +77,12 @@ class Front:
                     *carried,
                     (b"x-request-id", request_id),
                 ]
-                self._count(scope, message["status"], perf_counter() - started)
+                route = getattr(scope.get("route"), "path_format", "unmatched")
+                self.count(method, route, message["status"], perf_counter() - started)
             await send(message)
 
         try:
-            self._access.check(method, path, headers.get(b"authorization", b""), started)
+            self.check(method, path, headers, started)
             announced = int(headers.get(b"content-length", b"0"))
             await self._api(scope, self._bounded(announced, receive), counted)
         except (Unauthorized, Forbidden) as error:
@@ -87,7 +90,12 @@ class Front:
         except Exception:
             log.exception("%s %s failed; this is a bug", method, path)
 
-    def _request_id(self, headers: dict[bytes, bytes]) -> bytes:
+    def check(self, method: str, path: str, headers: Mapping[bytes, bytes], now: float) -> None:
+        """`now` is by a clock of seconds. Raises Unauthorized and Forbidden."""
+        self._access.check(method, path, headers.get(b"authorization", b""), now)
+
+    def request_id(self, headers: Mapping[bytes, bytes]) -> bytes:
+        """What the client calls its request, else a name of our own."""
         given = headers.get(b"x-request-id")
         if given is not None and REQUEST.fullmatch(given):
             return given
@@ -113,10 +121,9 @@ class Front:
                 413, f"body: at most {self._max_body:,} bytes (max_body), found {size:,}; send less"
             )
 
-    def _count(self, scope: Scope, status: int, seconds: float) -> None:
-        method = scope["method"] if scope["method"] in METHODS else "other"
-        route = getattr(scope.get("route"), "path_format", "unmatched")
-        count, histogram = self._answered(method, route, status)
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """An answer that is about to be sent, so many seconds after its request came."""
+        count, histogram = self._answered(method if method in METHODS else "other", route, status)
         count.inc()
         observe(histogram, seconds)
         if self._logs:

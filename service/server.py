@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from types import FrameType
 
@@ -129,11 +130,14 @@ class Supervisor:
 def work(slot: int, listener: socket.socket) -> None:
     """One worker, in its own process."""
     from service.app import create_app
+    from service.wire import Wire
 
     settings = read_settings()
-    drain = Drain(create_app(slot), settings.drain_seconds)
+    app, plain = create_app(slot)
+    drain = Drain(app, settings.drain_seconds)
     config = uvicorn.Config(
         drain,
+        http=partial(Wire, plain),  # type: ignore[arg-type]  # it only calls it
         lifespan="on",
         access_log=False,
         log_config=None,

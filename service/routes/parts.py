@@ -5,13 +5,14 @@ as bytes: the models in `schemas` document them, tests hold the two together.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import orjson
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
 from starlette.convertors import PathConvertor, register_url_convertor
 
 from contract.errors import MalformedRequest, TooLarge
@@ -31,6 +32,10 @@ ARRIVED = "tandem.arrived"
 JSON = "application/json"
 KEY = "key"
 """What a key is called in the documentation of the API."""
+
+
+STEERING = frozenset((b"x-tandem-variant", b"x-tandem-deadline"))
+"""Headers that say how a request is to be answered."""
 
 
 class IdConvertor(PathConvertor):
@@ -117,6 +122,11 @@ Due = Annotated[float | None, Depends(_due)]
 """When the answer is of no use any more, by `perf_counter`."""
 K = Annotated[int, Query(ge=1, description="How many items.")]
 Id = Annotated[str, Path(min_length=1, max_length=256)]
+
+
+def route_of(router: APIRouter, endpoint: Callable[..., Any]) -> APIRoute:
+    routes = (route for route in router.routes if isinstance(route, APIRoute))
+    return next(route for route in routes if route.endpoint is endpoint)
 
 
 def errors(**statuses: str) -> dict[int | str, dict[str, Any]]:

@@ -203,6 +203,20 @@ async def recommend(parts: Parts, asked: Asked, due: float | None = None) -> byt
         return await parts.rounds.join(Waiting(parts, asked, due))
 
 
+def recommend_then(
+    parts: Parts, asked: Asked, answered: Callable[[bytes | Exception], None]
+) -> None:
+    """The same for who is no coroutine: `answered`, which does not raise, is called with the answer
+    or why there is none. Raises as the gate does."""
+    parts.gate.enter()
+
+    def leave(answer: bytes | Exception) -> None:
+        parts.gate.leave()
+        answered(answer)
+
+    parts.rounds.ask(Waiting(parts, asked, None), leave)
+
+
 def answer_round(waiting: Sequence[Waiting]) -> list[bytes | Exception]:
     """What each is answered, or why it is not: the plain ones of a variant together."""
     answers: dict[int, bytes | Exception] = {}

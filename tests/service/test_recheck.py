@@ -276,7 +276,6 @@ def test_a_crippled_index_raises_the_alert_and_a_good_one_does_not(
         Server(store, state, channels="good:1,crippled:1", recheck_share=1) as server,
         running(prometheus, configuration(server, tmp_path), tmp_path) as url,
     ):
-
         # An increase is extrapolated from the scrapes: near its bar an alert may come and go.
         raised: list[str] = []
 
