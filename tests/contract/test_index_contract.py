@@ -478,6 +478,24 @@ def test_lists_that_are_all_probed_miss_nothing(tried: Tried, path: Path) -> Non
     np.testing.assert_array_equal(rows, truth(K)[0])
 
 
+@pytest.mark.parametrize(("spread", "times"), [(0.0, 1), (0.5, 4)])
+def test_more_centres_are_ranked_where_lengths_differ(
+    tmp_path: Path, spread: float, times: int
+) -> None:
+    """Lists of long vectors are read first, and are short."""
+    import faiss
+
+    from contract.index._lists import Probing
+
+    lengths = 1 + spread * np.random.default_rng(7).random((COUNT, 1), np.float32)
+    level = VECTORS / np.linalg.norm(VECTORS, axis=1, keepdims=True)
+    backend, path = load_backend("faiss_ivf"), tmp_path / "index"
+    backend.build((lengths * level).astype(np.float32), path, backend.Build(lists=50))
+    params = Probing(faiss.read_index(str(path)), probes=8).params(K, widen=1.0)
+
+    assert (params.nprobe, params.max_codes) == (8 * times, 8 * COUNT / 50)
+
+
 @pytest.mark.parametrize("tried", ["annoy"], indirect=True)
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
 def test_annoy_answers_inner_products_whatever_its_trees_split_by(
