@@ -51,6 +51,18 @@ class Texts:
         escaped = (self.text < ord(" ")) | (self.text == ord('"')) | (self.text == ord("\\"))
         return not escaped.any()
 
+    def quoted(self, rows: npt.ArrayLike) -> list[bytes]:
+        """The bytes of the rows (n,), in half the time of `slices`, where all are `quotable`: none
+        ends with a zero, which is what the shorter ones are filled up with."""
+        at = np.asarray(rows, np.int64)
+        starts = self.offsets[at]
+        lengths = self.offsets[at + 1] - starts
+        columns = np.arange(lengths.max(initial=1))
+        text = self.text.take(starts[:, None] + columns, mode="clip")
+        text[columns >= lengths[:, None]] = 0
+        found: list[bytes] = text.view(f"S{len(columns)}").ravel().tolist()
+        return found
+
     def slices(self, rows: npt.ArrayLike) -> list[memoryview]:
         """The bytes of the rows (n,), where they lie."""
         text, at = self._bytes, np.asarray(rows, np.int64)

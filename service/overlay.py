@@ -176,13 +176,13 @@ class Overlay:
             return self._snapshot.bundle.item_ids.of_rows(rows)
         return [self.id_of(row) for row in rows.tolist()]
 
-    def quoted(self, rows: I64) -> Sequence[bytes | memoryview] | None:
+    def quoted(self, rows: I64) -> Sequence[bytes] | None:
         """The item ids of rows (n,) of the bundle or of the overlay, as they stand between the
         quotes of JSON; None where one of the bundle's may stand there in another way."""
         texts = self._snapshot.bundle.item_ids.texts
         if not texts.quotable:
             return None
-        found: list[bytes | memoryview] = [*texts.slices(np.minimum(rows, self.base - 1))]
+        found = texts.quoted(np.minimum(rows, self.base - 1))
         for at in np.flatnonzero(rows >= self.base).tolist():
             found[at] = orjson.dumps(self._ids[rows[at] - self.base])[1:-1]
         return found

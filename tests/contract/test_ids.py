@@ -25,6 +25,16 @@ def test_texts_give_back_what_they_were_given(strings: list[str]) -> None:
     assert [texts.raw(row) for row in range(len(texts))] == [s.encode() for s in strings]
 
 
+@given(st.lists(st.text(st.characters(exclude_categories=["C"])), min_size=1), st.data())
+def test_the_bytes_of_rows_are_those_of_the_texts(strings: list[str], data: st.DataObject) -> None:
+    strings = [*strings, "one that is there"]
+    texts = Texts.of(strings)
+    rows = data.draw(st.lists(st.integers(0, len(strings) - 1)))
+
+    assert texts.quoted(rows) == [strings[row].encode() for row in rows]
+    assert [bytes(text) for text in texts.slices(rows)] == texts.quoted(rows)
+
+
 def test_ids_beyond_ascii_are_found_by_their_exact_form() -> None:
     ids = Ids.of(["Amélie", "千と千尋", "🎬", "e\u0301"])
 
