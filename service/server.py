@@ -16,20 +16,15 @@ import signal
 import socket
 import ssl
 import sys
-import threading
 import time
 from collections.abc import Mapping
-from functools import partial
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-
-import uvicorn
 
 from contract.errors import SettingsError, StoreError
 from contract.journal import open_journal
 from contract.store import open_store
 from service.access import require_safe
-from service.drain import Drain
 from service.logs import configure
 from service.metrics import prepare_directory
 from service.settings import Settings, read_settings
@@ -42,9 +37,6 @@ log = logging.getLogger("tandem.server")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 BACKLOG = 2048
-FINISH_SECONDS = 10
-"""For what is being answered when the drain is over."""
-CLOSE = (b"connection", b"close")
 STARTUP_FAILED = 3
 """Exit code of a worker that could not start: a restart would not help."""
 LEAVING_SECONDS, LEAVING_LOOK = 5.0, 0.05
@@ -108,7 +100,7 @@ class Supervisor:
     def _start(self, slot: int) -> SpawnProcess:
         self._started[slot] = time.monotonic()
         context = multiprocessing.get_context("spawn")
-        worker = context.Process(target=work, args=(slot, self._listeners[slot]))
+        worker = context.Process(target=_work, args=(slot, self._listeners[slot]))
         worker.start()
         return worker
 
@@ -127,61 +119,11 @@ class Supervisor:
                 worker.terminate()
 
 
-def work(slot: int, listener: socket.socket) -> None:
-    """One worker, in its own process."""
-    from service.app import create_app
-    from service.wire import Wire
+def _work(slot: int, listener: socket.socket) -> None:
+    """In the process of a worker. Only there is imported what serves: a supervisor does not."""
+    from service.worker import work
 
-    settings = read_settings()
-    app, plain = create_app(slot)
-    drain = Drain(app, settings.drain_seconds)
-    config = uvicorn.Config(
-        drain,
-        http=partial(Wire, plain),  # type: ignore[arg-type]  # it only calls it
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        log_level="warning",
-        server_header=False,
-        ssl_certfile=settings.tls_certificate,
-        ssl_keyfile=settings.tls_key,
-        timeout_graceful_shutdown=FINISH_SECONDS,
-    )
-    server = PoliteServer(config, drain)
-    threading.Thread(target=_die_with_supervisor, args=(server,), daemon=True).start()
-    server.run(sockets=[listener])
-    if not server.started:
-        sys.exit(STARTUP_FAILED)
-
-
-class PoliteServer(uvicorn.Server):
-    """Drains on SIGTERM, and stops when that is over."""
-
-    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
-        super().__init__(config)
-        self._drain = drain
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGTERM:
-            self._drain.begin()
-        else:
-            super().handle_exit(sig, frame)
-
-    async def on_tick(self, counter: int) -> bool:
-        stops = await super().on_tick(counter)
-        headers = self.server_state.default_headers
-        if self._drain.begun and CLOSE not in headers:
-            self.server_state.default_headers = [*headers, CLOSE]
-        return stops or self._drain.over
-
-
-def _die_with_supervisor(server: uvicorn.Server) -> None:
-    """A worker whose supervisor was killed would go on serving with no one to stop it. It does not
-    drain: whoever takes the service's place waits for the port."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    server.should_exit = True
+    work(slot, listener)
 
 
 def _require_tls(settings: Settings) -> None:
