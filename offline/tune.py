@@ -17,7 +17,7 @@ import numpy as np
 from contract.arrays import F32, I64
 from contract.errors import GateError
 from contract.index import Backend, load_backend, params_from
-from contract.index.exact import ExactIndex
+from contract.index.exact import SMALL, ExactIndex
 from contract.manifest import Index as IndexEntry
 from contract.manifest import Point
 
@@ -27,8 +27,6 @@ CLOSE = 1.15
 PLATEAU = 5e-4
 """Where twice the effort finds no more than this, the rest is lost to the codes or the edges. It
 counts from the first gain on: one list and two may both be fewer rows than are read at least."""
-FEW_ITEMS = 2_000
-"""Below it reading all vectors takes no longer than calling a library."""
 GRAPH_ITEMS = 200_000
 """Above it a graph takes many minutes to build on a small machine, where lists take one."""
 MANY_ITEMS = 2_000_000
@@ -138,7 +136,7 @@ def tune(
 
 def candidates(items: int) -> tuple[str, ...]:
     """The backends that `auto` measures for a catalogue of this size."""
-    if items < FEW_ITEMS:
+    if items <= SMALL:
         return ("exact",)
     if items <= GRAPH_ITEMS:
         return ("faiss_flat", "faiss_ivf", "faiss_hnsw")

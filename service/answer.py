@@ -4,6 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import orjson
+
+from contract.arrays import F32
 from service.request import SourceName
 
 Source = Literal["model", "session", "fallback"]
@@ -17,6 +20,13 @@ class Item:
     item_id: str
     score: float
     source: Literal["bundle", "overlay"]
+
+
+def as_sent(scores: F32) -> list[float]:
+    """Scores (n,) with as many digits as a float32 needs, half of what Python's floats would have:
+    those of one item are alike in every list."""
+    found: list[float] = orjson.loads(orjson.dumps(scores, option=orjson.OPT_SERIALIZE_NUMPY))
+    return found
 
 
 @dataclass

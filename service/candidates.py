@@ -9,7 +9,7 @@ import numpy as np
 
 from contract.arrays import F32, I32, I64, Bool
 from contract.index.base import Answer
-from contract.index.exact import scan
+from contract.index.exact import SMALL, ExactIndex, best_columns, scan
 from contract.merge import merge
 from service.filters import Filter
 from service.overlay import Overlay
@@ -33,6 +33,8 @@ class Candidates(NamedTuple):
 
 def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     """The k eligible items nearest to any of the vectors (K, D)."""
+    if _is_small(state) and filter_.selection is None:
+        return _score_all(state, [filter_], vectors[None], [k])[0]
     if (rows := filter_.few_rows()) is not None:
         return _scan(state, filter_, vectors, k, rows)
     depth = _depth(state.overlay, filter_, k)
@@ -44,7 +46,9 @@ def nearest_each(
     state: State, filters: Sequence[Filter], vectors: F32, ks: Sequence[int]
 ) -> list[Candidates]:
     """As `nearest` of each of B filters that select nothing, vectors (B, K, D) and k, with one call
-    of the index for all that search it equally deep."""
+    of the index for all that search it equally deep, or one product for a small catalogue."""
+    if _is_small(state):
+        return _score_all(state, filters, vectors, ks)
     overlay, interests = state.overlay, vectors.shape[1]
     groups = defaultdict[tuple[int, bool], list[int]](list)
     for at, (filter_, k) in enumerate(zip(filters, ks, strict=True)):
@@ -66,6 +70,42 @@ def nearest_each(
             searched = rows[its], scores[its]
             best[at] = _best(state, filters[at], vectors[at], ks[at], searched)
     return [best[at] for at in range(len(filters))]
+
+
+def _is_small(state: State) -> bool:
+    """Whether no index is asked, since all items are scored as fast."""
+    overlay = state.overlay
+    return isinstance(state.snapshot.index, ExactIndex) and overlay.base + overlay.slots <= SMALL
+
+
+def _score_all(
+    state: State, filters: Sequence[Filter], vectors: F32, ks: Sequence[int]
+) -> list[Candidates]:
+    """The best of all rows for each of B filters that select nothing, vectors (B, K, D) and k: what
+    is not eligible has no score, so that nothing has to be found in its place."""
+    overlay = state.overlay
+    scores = _inner_products(vectors, state.snapshot.bundle.item_vectors)
+    scores[:, overlay.dead] = -np.inf
+    if overlay.slots:
+        posted = _inner_products(vectors, overlay.vectors)
+        posted[:, ~overlay.alive] = -np.inf
+        scores = np.concatenate([scores, posted], axis=1)
+    for its, filter_ in zip(scores, filters, strict=True):
+        its[filter_.blocked] = -np.inf
+    rows = best_columns(scores, max(ks))
+    scores = np.take_along_axis(scores, rows, axis=1)
+    eligible = np.minimum(np.isfinite(scores).sum(axis=1), ks).tolist()
+    return [
+        Candidates(its[:count], own[:count])
+        for its, own, count in zip(rows, scores, eligible, strict=True)
+    ]
+
+
+def _inner_products(vectors: F32, items: F32) -> F32:
+    """vectors (B, K, D), items (n, D) -> (B, n): an item's score is that of the nearest vector."""
+    count, interests, dim = vectors.shape
+    found: F32 = vectors.reshape(-1, dim) @ items.T
+    return found if interests == 1 else found.reshape(count, interests, -1).max(axis=1)
 
 
 def _first(

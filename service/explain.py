@@ -7,7 +7,7 @@ import numpy as np
 
 from contract.arrays import I64
 from contract.merge import merge
-from service.answer import Blended, Explained, Explanation, Item, Place, Reasons, Removed
+from service.answer import Blended, Explained, Explanation, Item, Place, Reasons, Removed, as_sent
 from service.blend import Blending
 from service.filters import Filter
 from service.request import Blend, Recall, SourceName
@@ -20,9 +20,10 @@ def shown(query: Query, blending: Blending, wanted: Blend) -> Sequence[Item]:
     """The items as they are answered: with their sources where several were asked, with all that is
     known of each where that was asked for."""
     overlay = query.state.overlay
+    scores = as_sent(np.array([pick.score for pick in blending.picks], np.float32))
     parts: list[tuple[str, float, Literal["bundle", "overlay"]]] = [
-        (overlay.id_of(pick.row), pick.score, "bundle" if pick.row < overlay.base else "overlay")
-        for pick in blending.picks
+        (overlay.id_of(pick.row), score, "bundle" if pick.row < overlay.base else "overlay")
+        for pick, score in zip(blending.picks, scores, strict=True)
     ]
     if not wanted.explain and len(wanted.sources) == 1:
         return [Item(*part) for part in parts]
@@ -48,9 +49,9 @@ def _places(blending: Blending) -> list[Places]:
     places: dict[int, dict[SourceName, Place]] = {row: {} for row in wanted.tolist()}
     for found in blending.found:
         for name, (rows, scores, *_) in found.lists.items():
-            for at in np.flatnonzero(np.isin(rows, wanted)).tolist():
-                place = Place(at + 1, float(scores[at]))
-                places[int(rows[at])].setdefault(name, place)
+            among = np.flatnonzero(np.isin(rows, wanted))
+            for at, score in zip(among.tolist(), as_sent(scores[among]), strict=True):
+                places[int(rows[at])].setdefault(name, Place(at + 1, score))
     return list(places.values())
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from contract.arrays import F32, I64
-from service.answer import Answer, Item
+from service.answer import Answer, Item, as_sent
 from service.overlay import Overlay
 
 OPEN, SCORE, CLOSE, CUT = b',{"item_id":"', b'","score":', b',"source":"bundle"}', b"\n"
@@ -44,7 +44,7 @@ class Listed(Sequence[Item]):
 
     def _items(self, which: slice) -> list[Item]:
         base, ids = self.overlay.base, self.overlay.ids_of(self.rows[which])
-        rows, scores = self.rows[which].tolist(), self.scores[which].tolist()
+        rows, scores = self.rows[which].tolist(), as_sent(self.scores[which])
         return [
             Item(item_id, score, "bundle" if row < base else "overlay")
             for row, item_id, score in zip(rows, ids, scores, strict=True)

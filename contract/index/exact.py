@@ -18,6 +18,11 @@ BLOCK_BYTES = 16 * 2**20
 # Scanned in the time that any library takes to be called and to answer.
 FEW = 1_000
 
+SMALL = 8_000
+"""So many vectors are all scored, in one product for many queries, before an approximate index has
+found as many candidates as the filters of the queries make necessary. Measured at D = 64, 3,883
+items and 16 queries of users who have seen 50 and more: 30 us each, where lists take 61."""
+
 
 class ExactBackend(Backend):
     filename = None
@@ -61,14 +66,14 @@ def scan(vectors: Matrix, queries: F32, k: int, rows: I64 | None = None) -> Answ
         stop = min(start + width, count)
         block: slice | I64 = slice(start, stop) if rows is None else rows[start:stop]
         scores = queries @ vectors[block].T
-        columns = _top(scores, k)
+        columns = best_columns(scores, k)
         names = np.arange(start, stop) if rows is None else rows[start:stop]
-        # The earlier blocks stand first, so that `_top` goes on preferring lower rows.
+        # The earlier blocks stand first, so that `best_columns` goes on preferring lower rows.
         best_rows = np.concatenate([best_rows, names[columns]], axis=1)
         best_scores = np.concatenate(
             [best_scores, np.take_along_axis(scores, columns, axis=1)], axis=1
         )
-        columns = _top(best_scores, k)
+        columns = best_columns(best_scores, k)
         best_rows = np.take_along_axis(best_rows, columns, axis=1)
         best_scores = np.take_along_axis(best_scores, columns, axis=1)
     missing = ((0, 0), (0, k - best_rows.shape[1]))
@@ -170,8 +175,9 @@ def _in_order(rows: I64, scores: F32) -> bool:
     return all(all(map(gt, row, row[1:])) for row in scores.tolist())
 
 
-def _top(scores: F32, k: int) -> I64:
-    """The columns of the (at most) k largest scores, descending, ties by ascending column."""
+def best_columns(scores: F32, k: int) -> I64:
+    """Of scores (B, n), the columns (B, at most k) of the k largest, descending, ties by ascending
+    column."""
     count = scores.shape[1]
     if count <= k:
         return np.argsort(-scores, axis=1, kind="stable")

@@ -96,7 +96,8 @@ def test_auto_keeps_the_fastest_that_reaches_the_goal_and_only_its_file(
 @pytest.mark.parametrize(
     ("items", "tried"),
     [
-        (100, ("exact",)),
+        (8_000, ("exact",)),
+        (8_001, ("faiss_flat", "faiss_ivf", "faiss_hnsw")),
         (100_000, ("faiss_flat", "faiss_ivf", "faiss_hnsw")),
         (1_000_000, ("faiss_ivf",)),
         (10_000_000, ("faiss_ivf", "faiss_ivfpq")),

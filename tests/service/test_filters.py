@@ -15,7 +15,7 @@ from contract.bundle import Bundle, open_bundle, texts_arrays
 from contract.ids import Texts
 from contract.store import LocalStore
 from service import schemas
-from tests.service.bundles import derive
+from tests.service.bundles import derive, with_backend
 from tests.service.reference import Reference, assert_best
 from tests.service.server import Server
 from tests.service.shop import Shop, ids_of
@@ -50,8 +50,9 @@ def with_stock(store: LocalStore, bundle: Bundle) -> str:
 
 @pytest.fixture(scope="module")
 def shop(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
+    """Behind an index: of a catalogue as small as this `exact` asks none."""
     store = LocalStore(tmp_path_factory.mktemp("filters"))
-    version = with_stock(store, bundle)
+    version = with_backend(store, store.bundle(with_stock(store, bundle)), "faiss_flat")
     store.point("live", version)
     with Server(store.root, tmp_path_factory.mktemp("state")) as server:
         yield Shop(server, Reference(open_bundle(store.bundle(version))))

@@ -1,0 +1,83 @@
+"""A small catalogue is scored whole: the same as a full sort, for several vectors a user too."""
+
+import numpy as np
+import pytest
+
+from contract.arrays import F32
+from contract.index.exact import SMALL
+from contract.journal import Record
+from service import candidates
+from service.candidates import nearest, nearest_each
+from service.filters import Filter
+from service.snapshot import Snapshot
+from service.state import State
+from tests.service.reference import Reference
+
+
+@pytest.fixture
+def state(snapshot: Snapshot, reference: Reference) -> State:
+    """With items posted, replaced and deleted since the bundle."""
+    state = State.of(snapshot, 100, 1)
+    posts = {f"new-{n}": reference.features[f"i{n}"] for n in range(30)}
+    posts |= {f"i{n}": reference.features[f"i{n + 1}"] for n in range(40, 60)}
+    records = [
+        Record(seq, 0.0, "item", {"item_id": item_id, "features": features})
+        for seq, (item_id, features) in enumerate(posts.items(), 1)
+    ]
+    gone = ("i70", "i71", "new-3")
+    records += [Record(100 + n, 0.0, "delete", {"item_id": i}) for n, i in enumerate(gone)]
+    state.apply(records)
+    return state
+
+
+def sorted_whole(state: State, filter_: Filter, vectors: F32, k: int) -> tuple[F32, list[int]]:
+    """Scores of the k best eligible rows of bundle and overlay, and all eligible rows."""
+    overlay = state.overlay
+    matrix = np.concatenate([state.snapshot.bundle.item_vectors, overlay.vectors])
+    eligible = np.concatenate([~overlay.dead, overlay.alive])
+    eligible[filter_.blocked] = False
+    rows = np.flatnonzero(eligible)
+    scores = (vectors @ matrix[rows].T).max(axis=0)
+    return np.sort(scores)[::-1][:k], rows.tolist()
+
+
+@pytest.mark.parametrize("interests", [1, 3])
+def test_the_best_of_all_rows_are_found(state: State, interests: int) -> None:
+    rng = np.random.default_rng(interests)
+    count, total = 5, state.overlay.base + state.overlay.slots
+    dim = state.snapshot.bundle.manifest.dims.dim
+    vectors = rng.normal(size=(count, interests, dim)).astype(np.float32)
+    blocked = [rng.permutation(total)[:n] for n in (0, 1, 40, total - 3, total)]
+    filters = [Filter(state.overlay, rows) for rows in blocked]
+    ks = [1, 7, 50, 10, total]
+
+    together = nearest_each(state, filters, vectors, ks)
+    alone = [nearest(state, *one) for one in zip(filters, vectors, ks, strict=True)]
+
+    for found, single, filter_, own, k in zip(together, alone, filters, vectors, ks, strict=True):
+        scores, eligible = sorted_whole(state, filter_, own, k)
+        assert found.rows.tolist() == single.rows.tolist()
+        assert found.scores == pytest.approx(scores, abs=1e-6)
+        assert set(found.rows.tolist()) <= set(eligible)
+        assert len(set(found.rows.tolist())) == len(found.rows)
+        assert (found.widened, found.exact) == (False, False)
+
+
+def test_what_is_scored_whole_and_what_is_searched_are_alike(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same bundle with its limit below and above the size of the catalogue."""
+    rng = np.random.default_rng(0)
+    dim = state.snapshot.bundle.manifest.dims.dim
+    vectors = rng.normal(size=(4, 1, dim)).astype(np.float32)
+    total = state.overlay.base + state.overlay.slots
+    filters = [Filter(state.overlay, rng.permutation(total)[:n]) for n in (0, 20, 50, 100)]
+    assert total <= SMALL
+
+    whole = nearest_each(state, filters, vectors, [20] * 4)
+    monkeypatch.setattr(candidates, "SMALL", total - 1)
+    searched = nearest_each(state, filters, vectors, [20] * 4)
+
+    for one, other in zip(whole, searched, strict=True):
+        assert one.rows.tolist() == other.rows.tolist()
+        assert one.scores == pytest.approx(other.scores, abs=1e-6)
