@@ -29,7 +29,7 @@ from contract.arrays import F32, I32, I64, U8
 from contract.attributes import Postings
 from contract.errors import BundleError
 from contract.features import Encoded
-from contract.files import read_small
+from contract.files import STAGING, read_small, sync
 from contract.graph import check_tower
 from contract.ids import UNKNOWN, Ids, Texts
 from contract.index import discard_index
@@ -37,9 +37,6 @@ from contract.kinds import HISTORY, SEEN
 from contract.manifest import FileEntry, Manifest, read_manifest
 from contract.popularity import DEPTH
 from contract.sound import check_arrays
-
-STAGING = ".staging-"
-"""Begins the name of what is being written and not to be read yet."""
 
 USER_TOWER = "user_tower.onnx"
 ITEM_TOWER = "item_tower.onnx"
@@ -325,15 +322,6 @@ def open_bundle(path: Path) -> Bundle:
     arrays = {name: _map(path / f"{name}.npy", name, manifest) for name in ARRAYS}
     check_arrays(path, manifest, arrays)
     return Bundle(path, manifest, arrays)
-
-
-def sync(path: Path) -> None:
-    """fsync a file or a directory."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _seal(path: Path) -> FileEntry:

@@ -1,9 +1,11 @@
-"""Reading small files that someone else may have written."""
+"""Files: small ones that someone else may have written, and what makes a change durable."""
 
 import os
 import stat
 from pathlib import Path
 
+STAGING = ".staging-"
+"""Begins the name of what is being written and not to be read yet."""
 MOST = 64 * 2**20
 """Bytes of a manifest, a channel or golden requests: far more than any that is published."""
 
@@ -20,3 +22,12 @@ def read_small(path: Path) -> bytes:
         if found.st_size > MOST:
             raise OSError(None, f"{found.st_size:,} bytes, expected at most {MOST:,}")
         return file.read(MOST)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a directory."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -21,8 +21,8 @@ from typing import get_args
 
 import orjson
 
-from contract.bundle import sync
 from contract.errors import JournalError
+from contract.files import sync
 from contract.journal import FORMAT, REPAIR, SCHEMA, Kind
 from contract.pages import Content, Pages, Row
 

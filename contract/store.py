@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contract.bundle import STAGING, sync, write_bundle
 from contract.errors import DiskError, StoreError
-from contract.files import read_small
-from contract.manifest import Manifest
+from contract.files import STAGING, read_small, sync
+
+if TYPE_CHECKING:
+    from contract.manifest import Manifest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 KEPT_PREVIOUS = 50
@@ -43,7 +44,7 @@ class Store(Protocol):
         """The local directory of a version. Raises StoreError when there is none."""
         ...
 
-    def add(self, fill: Callable[[Path, str], Manifest]) -> Manifest:
+    def add(self, fill: Callable[[Path, str], "Manifest"]) -> "Manifest":
         """Write a new bundle through `fill(directory, version)`, complete or not at all. Raises
         DiskError where the store cannot be written, as `point` and `rollback` do."""
         ...
@@ -87,7 +88,10 @@ class LocalStore:
             raise StoreError(f"{self.root}: no bundle '{version}'; the newest are {known}")
         return path
 
-    def add(self, fill: Callable[[Path, str], Manifest]) -> Manifest:
+    def add(self, fill: Callable[[Path, str], "Manifest"]) -> "Manifest":
+        # Whoever only looks into a store does without numpy.
+        from contract.bundle import write_bundle
+
         version = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}"[:-3] + f"-{secrets.token_hex(2)}"
         destination = self.root / "bundles" / version
         with _explained(destination):

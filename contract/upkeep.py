@@ -11,8 +11,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from contract.bundle import STAGING, sync
 from contract.errors import StoreError
+from contract.files import STAGING, sync
 from contract.index import discard_index
 from contract.store import Channel, LocalStore
 

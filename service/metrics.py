@@ -11,10 +11,10 @@ from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from service.answer import Stages
-
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Histogram
+
+    from service.answer import Stages
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 
@@ -55,7 +55,7 @@ class RecallMetrics:
         self.exact = metrics.exact.labels(variant)
         self.answers = {source: metrics.answers.labels(variant, source) for source in SOURCES}
 
-    def observe(self, stages: Stages, recalls: int) -> None:
+    def observe(self, stages: "Stages", recalls: int) -> None:
         """So many recalls, each of which took this."""
         for histogram, seconds in (
             (self.encode, stages.encode),

@@ -44,6 +44,7 @@ LOADED: dict[str, tuple[str, ...]] = {
         "hnswlib",
         "pymilvus",
     ),
+    "import service.server": (*WEB, "numpy", "onnxruntime", "torch", "polars"),
     "import tandem": (*WEB, "torch", "onnxruntime", "polars", "faiss", "numpy"),
     "import tandem; tandem.main(['serve', '--help'], standalone_mode=False)": ("torch", "polars"),
 }

@@ -10,9 +10,9 @@ from typing import Any
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 
-from contract.bundle import sync
 from contract.changes import Changes, fold
 from contract.errors import DataError
+from contract.files import sync
 from contract.journal import Journal
 from offline.data.dataset import SEQ_FILE, read_seq
 from offline.data.tables import STATES, Tables, read_tables, write_tables
