@@ -57,10 +57,9 @@ def nearest_each(
     for (depth, met_many), group in groups.items():
         rows, scores = overlay.search(vectors[group].reshape(-1, vectors.shape[2]), depth)
         these = [filters[at] for at in group], [ks[at] for at in group]
-        together = interests == 1 and not met_many
-        found = _first(overlay, *these, rows, scores) if together else None
+        found = None if met_many else _first(overlay, *these, rows, scores)
         if found and overlay.unindexed:
-            found = _joined(overlay, these[0], vectors[group, 0], found)
+            found = _joined(overlay, these[0], vectors[group], found)
         if found:
             lists = [Candidates(*one) for one in zip(*found, strict=True)]
             best |= zip(group, lists, strict=True)
@@ -111,30 +110,38 @@ def _inner_products(vectors: F32, items: F32) -> F32:
 def _first(
     overlay: Overlay, filters: Sequence[Filter], ks: Sequence[int], rows: I64, scores: F32
 ) -> Answer | None:
-    """Of rows and scores (B, depth) that were searched, the first k that are eligible (B, k), for
-    all at once. None where it is not as simple: k differs, or one has fewer."""
+    """Of rows and scores (B K, depth) that were searched, the best k that are eligible (B, k), for
+    all at once. None where it is not as simple: k differs, or a list has fewer."""
     if len(set(ks)) > 1:
         return None
-    kept = _eligible(overlay, filters, rows)
-    count = len(filters)
-    kept &= kept.cumsum(axis=1, dtype=np.int32) <= ks[0]
-    if np.count_nonzero(kept) < count * ks[0]:
+    count, k = len(filters), ks[0]
+    kept = _eligible(overlay, filters, rows.reshape(count, -1)).reshape(rows.shape)
+    kept &= kept.cumsum(axis=1, dtype=np.int32) <= k
+    if np.count_nonzero(kept) < len(rows) * k:
         return None
-    return rows[kept].reshape(count, -1), scores[kept].reshape(count, -1)
+    first = rows[kept].reshape(count, -1), scores[kept].reshape(count, -1)
+    return first if len(rows) == count else _distinct(*first, k)
 
 
 def _joined(overlay: Overlay, filters: Sequence[Filter], vectors: F32, found: Answer) -> Answer:
     """The best k of what was found in the bundle (B, k) and of the overlay's rows, for vectors
-    (B, D). Nobody has met many of these."""
-    k = found[0].shape[1]
+    (B, K, D). Nobody has met many of these."""
+    (count, k), dim = found[0].shape, vectors.shape[2]
     blocked = max(filter_.blocked_slots() for filter_ in filters)
-    rows, scores = overlay.search_slots(vectors, k + blocked)
+    rows, scores = overlay.search_slots(vectors.reshape(-1, dim), k + blocked)
+    rows, scores = rows.reshape(count, -1), scores.reshape(count, -1)
     # Of equal scores the lower row counts, which is the bundle's.
     kept = _eligible(overlay, filters, rows) & (scores > found[1][:, -1:])
     if not kept.any():
         return found
     rows = np.concatenate([found[0], rows], axis=1)
     scores = np.concatenate([found[1], np.where(kept, scores, np.float32(-np.inf))], axis=1)
+    return _distinct(rows, scores, k)
+
+
+def _distinct(rows: I64, scores: F32, k: int) -> Answer:
+    """The best k of rows (B, n) that may stand several times, with the best score of each: as
+    `merge` of each."""
     by_row = np.lexsort((-scores, rows))
     rows, scores = np.take_along_axis(rows, by_row, 1), np.take_along_axis(scores, by_row, 1)
     scores[:, 1:][rows[:, 1:] == rows[:, :-1]] = -np.inf

@@ -63,21 +63,25 @@ def test_the_best_of_all_rows_are_found(state: State, interests: int) -> None:
         assert (found.widened, found.exact) == (False, False)
 
 
+@pytest.mark.parametrize("interests", [1, 3])
 def test_what_is_scored_whole_and_what_is_searched_are_alike(
-    state: State, monkeypatch: pytest.MonkeyPatch
+    state: State, monkeypatch: pytest.MonkeyPatch, interests: int
 ) -> None:
-    """The same bundle with its limit below and above the size of the catalogue."""
+    """The same bundle with its limit below and above the size of the catalogue: searched for all at
+    once, and one by one where one has k of its own."""
     rng = np.random.default_rng(0)
     dim = state.snapshot.bundle.manifest.dims.dim
-    vectors = rng.normal(size=(4, 1, dim)).astype(np.float32)
+    vectors = rng.normal(size=(4, interests, dim)).astype(np.float32)
     total = state.overlay.base + state.overlay.slots
     filters = [Filter(state.overlay, rng.permutation(total)[:n]) for n in (0, 20, 50, 100)]
     assert total <= SMALL
 
-    whole = nearest_each(state, filters, vectors, [20] * 4)
-    monkeypatch.setattr(candidates, "SMALL", total - 1)
-    searched = nearest_each(state, filters, vectors, [20] * 4)
+    for ks in ([20] * 4, [20, 20, 20, 19]):
+        monkeypatch.setattr(candidates, "SMALL", SMALL)
+        whole = nearest_each(state, filters, vectors, ks)
+        monkeypatch.setattr(candidates, "SMALL", total - 1)
+        searched = nearest_each(state, filters, vectors, ks)
 
-    for one, other in zip(whole, searched, strict=True):
-        assert one.rows.tolist() == other.rows.tolist()
-        assert one.scores == pytest.approx(other.scores, abs=1e-6)
+        for one, other in zip(whole, searched, strict=True):
+            assert one.rows.tolist() == other.rows.tolist()
+            assert one.scores == pytest.approx(other.scores, abs=1e-6)
