@@ -125,8 +125,8 @@ def _measure(state: State, case: Case, label: str, plain: float | None) -> tuple
 def _first(state: State, case: Case) -> float:
     """Of a filter that was not asked for lately."""
     snapshot = state.snapshot
-    postings = snapshot.bundle.postings
-    return _median(lambda _: Selector(postings, snapshot.items).select(case.conditions), TIMES)
+    postings, vectors = snapshot.bundle.postings, snapshot.bundle.item_vectors
+    return _median(lambda _: Selector(postings, vectors).select(case.conditions), TIMES)
 
 
 def _best(snapshot: Snapshot, user: int, passing: Bool) -> set[int]:

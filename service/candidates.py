@@ -35,8 +35,8 @@ def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
     """The k eligible items nearest to any of the vectors (K, D)."""
     if _is_small(state) and filter_.selection is None:
         return _score_all(state, [filter_], vectors[None], [k])[0]
-    if (rows := filter_.few_rows()) is not None:
-        return _scan(state, filter_, vectors, k, rows)
+    if (selection := filter_.selection) and (rows := selection.rows) is not None:
+        return _scan_selected(state, filter_, vectors, k, rows, selection.vectors)
     depth = _depth(state.overlay, filter_, k)
     found = state.overlay.search(vectors, depth, filter_.selected_rows())
     return _best(state, filter_, vectors, k, found)
@@ -251,6 +251,23 @@ def _search_overlay(overlay: Overlay, filter_: Filter, vectors: F32, k: int) -> 
         return rows[kept], scores[kept]
     rows, scores = overlay.search_slots(vectors, k, filter_.overlay_slots())
     return rows.ravel(), scores.ravel()
+
+
+def _scan_selected(
+    state: State, filter_: Filter, vectors: F32, k: int, selected: I64, gathered: F32 | None
+) -> Candidates:
+    """The best of the eligible ones among the rows that the request is for, whose vectors are
+    `gathered` or not, and of the overlay."""
+    kept = filter_.keep(selected)
+    if gathered is None:
+        return _scan(state, filter_, vectors, k, selected[kept])
+    scores = vectors @ gathered.T
+    scores[:, ~kept] = -np.inf
+    best = best_columns(scores, k)
+    scores = np.take_along_axis(scores, best, axis=1)
+    rows = np.where(np.isfinite(scores), selected[best], -1)
+    live = _scan_overlay(state.overlay, filter_, vectors)
+    return _merge((rows, scores), live, k)._replace(exact=True)
 
 
 def _scan(state: State, filter_: Filter, vectors: F32, k: int, rows: I64) -> Candidates:

@@ -44,13 +44,6 @@ class Filter:
         allowed[slots] = False
         return allowed
 
-    def few_rows(self) -> I64 | None:
-        """The eligible rows of the bundle, ascending, where the request is for few; else None."""
-        if self.selection is None or self.selection.rows is None:
-            return None
-        rows = self.selection.rows
-        return rows[self.keep(rows)]
-
     def selected_rows(self) -> Bool | None:
         """Bitmap of those that the request is for, eligible or not, among the rows that a search
         finds; None: all. Not to be changed."""

@@ -85,7 +85,7 @@ class Snapshot:
 
     @cached_property
     def selector(self) -> Selector:
-        return Selector(self.bundle.postings, self.items)
+        return Selector(self.bundle.postings, self.bundle.item_vectors)
 
     def embed_user(self, user: int, profile: Encoded, history: F32) -> F32:
         """User row (-1: unknown), encoded profile of one user, the last at most L of their history

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contract.arrays import Bool
+from contract.arrays import F32, Bool
 from contract.attributes import Attributes, Postings, index_attributes
 from service import selection
 from service.columns import Columns
 from service.conditions import AnyOf, Condition, Within
 from service.marks import Marks
-from service.selection import Selection, Selector, few
+from service.selection import GATHERED_SHARE, Selection, Selector, few
 
 TAGS = ("a", "b", "c", "d")
 KINDS: Any = {"one": "tags", "two": "tags", "year": "number"}
@@ -34,6 +34,10 @@ conditions = st.one_of(
 def postings(catalogue: list[dict[str, Any]]) -> Postings:
     columns = {name: [item.get(name) for item in catalogue] for name in KINDS}
     return Postings(*index_attributes(KINDS, columns, len(catalogue)))
+
+
+def vectors_of(catalogue: list[dict[str, Any]]) -> F32:
+    return np.arange(2 * len(catalogue), dtype=np.float32).reshape(-1, 2)
 
 
 def meets(item: dict[str, Any], condition: Condition) -> bool:
@@ -60,13 +64,15 @@ def test_any_conditions_select_what_a_loop_finds(
 ) -> None:
     catalogue = some * times
     wanted = plain(catalogue, asked)
-    selector = Selector(postings(catalogue), len(catalogue))
+    selector = Selector(postings(catalogue), vectors_of(catalogue))
 
     found = selector.select(asked)
     among = selector.among(np.arange(len(catalogue))[::3], asked)
 
     assert found.marked(len(catalogue)).tolist() == wanted
-    assert (found.rows is not None) == (sum(wanted) <= few(len(catalogue)))
+    assert (found.rows is not None) == (sum(wanted) <= len(catalogue) // GATHERED_SHARE)
+    if found.rows is not None and found.vectors is not None:
+        assert np.array_equal(found.vectors, vectors_of(catalogue)[found.rows])
     assert among.rows is not None
     assert among.rows.tolist() == [row for row in range(0, len(catalogue), 3) if wanted[row]]
 
@@ -95,7 +101,7 @@ def test_what_was_asked_for_last_is_kept_whatever_its_order_and_within_bounds(
     catalogue = [{"one": ["a", "b", "c"], "year": 1}] * 100
     a, b, c = (AnyOf("one", (tag,)) for tag in "abc")
     monkeypatch.setattr(selection, "KEPT_BYTES", 250)
-    selector = Selector(postings(catalogue), len(catalogue))
+    selector = Selector(postings(catalogue), vectors_of(catalogue))
 
     first, second = selector.select([a]), selector.select([b, Within("year", ((1, 1),))])
 
@@ -104,6 +110,25 @@ def test_what_was_asked_for_last_is_kept_whatever_its_order_and_within_bounds(
     selector.select([c])
     assert selector.select([a]) is first
     assert selector.select([b, Within("year", ((1, 1),))]) is not second
+
+
+def test_vectors_are_kept_beside_the_rows_up_to_some_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """8 bytes each. Beyond, rows are few only where an index is asked later still."""
+    catalogue = [{"year": n} for n in range(640)]
+    monkeypatch.setattr(selection, "GATHERED_BYTES", 8 * 20)
+    selector = Selector(postings(catalogue), vectors_of(catalogue))
+
+    found = [selector.select([Within("year", ((0, most - 1),))]) for most in (10, 20, 21, 41)]
+
+    assert few(len(catalogue)) == 10
+    assert [one.rows is not None for one in found] == [True, True, False, False]
+    assert [one.vectors is not None for one in found] == [True, True, False, False]
+    monkeypatch.setattr(selection, "GATHERED_BYTES", 8 * 9)
+    scattered = Selector(postings(catalogue), vectors_of(catalogue)).select(
+        [Within("year", ((0, 9),))]
+    )
+    assert scattered.rows is not None
+    assert scattered.vectors is None
 
 
 def test_a_selection_is_rows_and_a_bitmap_of_the_same() -> None:
