@@ -63,10 +63,14 @@ class Cadence(SequenceModel):
         self.norm = nn.LayerNorm(dim)
 
     def read(self, history: Tensor, mask: Tensor) -> Tensor:
+        return self.read_last(history, mask, history.shape[1])
+
+    def read_last(self, history: Tensor, mask: Tensor, last: int) -> Tensor:
         states, bias = self.dropout(history), self._bias(mask)
-        for layer in self.layers:
-            states = layer(states, bias)
-        return cast(Tensor, self.norm(states)).unsqueeze(2)
+        for layer in self.layers[:-1]:
+            states = layer(states, bias, history.shape[1])
+        # Nobody reads the last layer but at these positions.
+        return cast(Tensor, self.norm(self.layers[-1](states, bias, last))).unsqueeze(2)
 
     def _bias(self, mask: Tensor) -> Tensor:
         """(B, W) -> (B, heads, W, W), added to the attention."""
@@ -86,10 +90,14 @@ class _Layer(nn.Module):
         self.inner = inner
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, states: Tensor, bias: Tensor, last: int) -> Tensor:
+        """states (B, W, D), bias (B, heads, W, W) -> the last positions, (B, last, D)."""
         batch, width, dim = states.shape
         qkv, gate = self.qkv(self.before(states)).split([3 * dim, dim], dim=2)
         query, key, value = qkv.view(batch, width, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if last < width:  # the way back of a slice writes all of it once more
+            query, bias = query[:, :, -last:], bias[:, :, -last:]
+            states, gate = states[:, -last:], gate[:, -last:]
         found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
         found = self.out(found.transpose(1, 2).reshape(states.shape))
         states = states + gate.sigmoid() * self.dropout(found)

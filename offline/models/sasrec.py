@@ -60,15 +60,19 @@ class Sasrec(SequenceModel):
         self.norm = nn.LayerNorm(dim)
 
     def read(self, history: Tensor, mask: Tensor) -> Tensor:
+        return self.read_last(history, mask, history.shape[1])
+
+    def read_last(self, history: Tensor, mask: Tensor, last: int) -> Tensor:
         width, length = history.shape[1], len(self.positions)
         if width > length:
             raise ValueError(f"training.length is {width}, expected at most {length}")
         states = self.dropout(history + self.positions[length - width :])
         visible = causal_mask(mask)
         bias = self.recency(visible).masked_fill(~visible, float("-inf"))  # (B, heads, W, W)
-        for layer in self.layers:
-            states = layer(states, bias)
-        return cast(Tensor, self.norm(states)).unsqueeze(2)
+        for layer in self.layers[:-1]:
+            states = layer(states, bias, width)
+        # Nobody reads the last layer but at these positions.
+        return cast(Tensor, self.norm(self.layers[-1](states, bias, last))).unsqueeze(2)
 
 
 class _Layer(nn.Module):
@@ -82,10 +86,13 @@ class _Layer(nn.Module):
         self.wide, self.narrow = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, states: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, states: Tensor, bias: Tensor, last: int) -> Tensor:
+        """states (B, W, D), bias (B, heads, W, W) -> the last positions, (B, last, D)."""
         batch, width, _ = states.shape
         qkv = self.qkv(self.norms[0](states)).view(batch, width, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, W, dim / heads)
+        if last < width:  # the way back of a slice writes all of it once more
+            query, bias, states = query[:, :, -last:], bias[:, :, -last:], states[:, -last:]
         found = scaled_dot_product_attention(query, key, value, attn_mask=bias)
         states = states + self.dropout(self.out(found.transpose(1, 2).flatten(2)))
         inner = torch.relu(self.wide(self.norms[1](states)))
