@@ -8,10 +8,12 @@ import pytest
 from prometheus_client import CollectorRegistry, values
 
 from contract.bundle import Bundle, open_bundle
+from contract.journal import Record
 from contract.kinds import Kinds
 from contract.store import LocalStore
 from service.metrics import DIRECTORY, Metrics, prepare_directory
 from service.snapshot import Snapshot, load_snapshot
+from service.state import State
 from tests.conftest import live
 from tests.service.bundles import derive, rolled, with_backend
 from tests.service.reference import Reference
@@ -56,6 +58,22 @@ def reference(bundle: Bundle) -> Reference:
 @pytest.fixture(scope="session")
 def snapshot(bundle: Bundle) -> Snapshot:
     return load_snapshot(bundle.path)
+
+
+@pytest.fixture
+def state(snapshot: Snapshot, reference: Reference) -> State:
+    """The bundle's state with items posted, replaced and deleted since."""
+    state = State.of(snapshot, 100, 1)
+    posts = {f"new-{n}": reference.features[f"i{n}"] for n in range(31)}
+    posts |= {f"i{n}": reference.features[f"i{n + 1}"] for n in range(40, 60)}
+    records = [
+        Record(seq, 0.0, "item", {"item_id": item_id, "features": features})
+        for seq, (item_id, features) in enumerate(posts.items(), 1)
+    ]
+    gone = (*(f"i{n}" for n in range(70, 80)), "new-30")
+    records += [Record(100 + n, 0.0, "delete", {"item_id": i}) for n, i in enumerate(gone)]
+    state.apply(records)
+    return state
 
 
 @pytest.fixture

@@ -5,29 +5,10 @@ import pytest
 
 from contract.arrays import F32
 from contract.index.exact import SMALL
-from contract.journal import Record
 from service import candidates
 from service.candidates import nearest, nearest_each
 from service.filters import Filter
-from service.snapshot import Snapshot
 from service.state import State
-from tests.service.reference import Reference
-
-
-@pytest.fixture
-def state(snapshot: Snapshot, reference: Reference) -> State:
-    """With items posted, replaced and deleted since the bundle."""
-    state = State.of(snapshot, 100, 1)
-    posts = {f"new-{n}": reference.features[f"i{n}"] for n in range(30)}
-    posts |= {f"i{n}": reference.features[f"i{n + 1}"] for n in range(40, 60)}
-    records = [
-        Record(seq, 0.0, "item", {"item_id": item_id, "features": features})
-        for seq, (item_id, features) in enumerate(posts.items(), 1)
-    ]
-    gone = ("i70", "i71", "new-3")
-    records += [Record(100 + n, 0.0, "delete", {"item_id": i}) for n, i in enumerate(gone)]
-    state.apply(records)
-    return state
 
 
 def sorted_whole(state: State, filter_: Filter, vectors: F32, k: int) -> tuple[F32, list[int]]:

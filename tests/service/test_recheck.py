@@ -35,28 +35,12 @@ from service.state import State
 from tests.conftest import live
 from tests.places import ROOT, program
 from tests.service.bundles import derive
-from tests.service.reference import Reference
 from tests.service.server import Server, samples, wait_until
 from tests.service.test_metrics import configuration, running
 
 CRIPPLED = Index(backend="faiss_ivf", build={"lists": 60}, search={"probes": 1})
 POSTED = 2_500
 USERS = [f"u{n}" for n in range(200)]
-
-
-@pytest.fixture
-def state(snapshot: Snapshot, reference: Reference) -> State:
-    """With items posted, replaced and deleted since the bundle."""
-    state = State.of(snapshot, 100, 1)
-    posts = {f"new-{n}": reference.features[f"i{n}"] for n in range(30)}
-    posts |= {f"i{n}": reference.features[f"i{n + 1}"] for n in range(40, 60)}
-    records = [
-        Record(seq, 0.0, "item", {"item_id": item_id, "features": features})
-        for seq, (item_id, features) in enumerate(posts.items(), 1)
-    ]
-    records += [Record(100 + n, 0.0, "delete", {"item_id": f"i{n}"}) for n in range(70, 80)]
-    state.apply(records)
-    return state
 
 
 def checked(state: State, request: Recall, answer: Answer) -> tuple[int, int]:
