@@ -17,7 +17,6 @@ from urllib.parse import parse_qsl, unquote
 
 from fastapi import FastAPI
 from pydantic import ValidationError
-from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from contract.errors import TandemError
@@ -37,7 +36,9 @@ PREFIX = b"/v1/recommendations/"
 ROUTE = route_of(recall.router, recall.get_recommendations).path_format
 LONGEST_ID = 256
 NOT_PLAIN = STEERING | {b"content-length", b"transfer-encoding", b"expect", b"upgrade"}
-CLOSE = b"connection: close\r\n"
+IN_JSON = (b"content-type", JSON.encode())
+CLOSED = (b"connection", b"close")
+CLOSE = b"%b: %b\r\n" % CLOSED
 LISTS = frozenset(
     field.alias or name
     for name, field in RecommendationQuery.model_fields.items()
@@ -54,7 +55,7 @@ class Plain:
     def __init__(self, front: Front, api: FastAPI) -> None:
         self.front, self._api = front, api
         self._default: Headers = ()
-        self._head, self._closes = b"", False
+        self._head = b""
 
     @property
     def parts(self) -> Parts:
@@ -73,21 +74,25 @@ class Plain:
         except TandemError:
             return None
 
-    def head(self, default: Headers) -> tuple[bytes, bool]:
-        """Of an answer of status 200, up to the headers that each has of its own, and whether they
-        close the connection. `default` are the server's headers: another list every second."""
+    def head(self, default: Headers) -> bytes:
+        """Of an answer of status 200, up to the headers that each has of its own. `default` are the
+        server's headers: another list every second."""
         if default is not self._default:
-            self._default, self._closes = default, (b"connection", b"close") in default
-            carried = (*default, *self.front.carried, (b"content-type", JSON.encode()))
-            self._head = STATUS_LINE[200] + _lines(carried)
-        return self._head, self._closes
+            self._default = default
+            self._head = _head(200, (*default, *self.front.carried, IN_JSON))
+        return self._head
 
-    def refused(self, error: Exception, scope: Any) -> Response:
+    def refusal(self, error: Exception, scope: Any, default: Headers) -> tuple[int, bytes, bytes]:
+        """Status, head and body where there is no answer."""
         scope["method"] = "GET"
         if isinstance(error, TandemError):
-            return refusal(error, scope, self._api.state.told)
-        log.error("GET %s failed; this is a bug", scope["path"], exc_info=error)
-        return failure()
+            made = refusal(error, scope, self._api.state.told)
+        else:
+            log.error("GET %s failed; this is a bug", scope["path"], exc_info=error)
+            made = failure()
+        own = [pair for pair in made.raw_headers if pair[0] != b"content-length"]
+        head = _head(made.status_code, (*default, *self.front.carried, *own))
+        return made.status_code, head, bytes(made.body)
 
 
 class Wire(HttpToolsProtocol):
@@ -144,32 +149,33 @@ class _Turn:
 
     def answer(self, answer: bytes | Exception) -> None:
         """To be called once, by the event loop."""
-        wire, front = self._wire, self._plain.front
+        front, default = self._plain.front, self._wire.server_state.default_headers
         request_id = front.request_id(dict(self._headers))
         REQUEST_ID.set(request_id.decode())
-        head, closes = self._plain.head(wire.server_state.default_headers)
-        status = 200
         if isinstance(answer, Exception):
-            refused = self._plain.refused(answer, self._scope | {"path": _path(self._url)})
-            status, answer = refused.status_code, bytes(refused.body)
-            own = [pair for pair in refused.raw_headers if pair[0] != b"content-length"]
-            carried = (*wire.server_state.default_headers, *front.carried, *own)
-            head = STATUS_LINE[status] + _lines(carried)
+            scope = self._scope | {"path": _path(self._url)}
+            status, head, body = self._plain.refusal(answer, scope, default)
+        else:
+            status, head, body = 200, self._plain.head(default), answer
         front.count("GET", ROUTE, status, perf_counter() - self._started)
-        self.response_complete = True
-        if not wire.transport.is_closing():
-            own_close = b"" if self.keep_alive or closes else CLOSE
-            wire.transport.write(
+        self._send(head, request_id, body, closing=CLOSED in default)
+
+    def _send(self, head: bytes, request_id: bytes, body: bytes, closing: bool) -> None:
+        """`closing`: the head says already that the connection is closed after it."""
+        self.response_complete, transport = True, self._wire.transport
+        if not transport.is_closing():
+            close = b"" if self.keep_alive or closing else CLOSE
+            transport.write(
                 b"%bx-request-id: %b\r\ncontent-length: %d\r\n%b\r\n%b"
-                % (head, request_id, len(answer), own_close, answer)
+                % (head, request_id, len(body), close, body)
             )
-            if closes or own_close:
-                wire.transport.close()
-        wire.on_response_complete()
+            if closing or close:
+                transport.close()
+        self._wire.on_response_complete()
 
 
-def _lines(headers: Headers) -> bytes:
-    return b"".join(b"%b: %b\r\n" % pair for pair in headers)
+def _head(status: int, headers: Headers) -> bytes:
+    return STATUS_LINE[status] + b"".join(b"%b: %b\r\n" % pair for pair in headers)
 
 
 def _target(url: bytes) -> tuple[str, str, Wanted] | None:

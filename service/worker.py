@@ -14,11 +14,10 @@ from service.app import create_app
 from service.drain import Drain
 from service.server import STARTUP_FAILED
 from service.settings import read_settings
-from service.wire import Wire
+from service.wire import CLOSED, Wire
 
 FINISH_SECONDS = 10
 """For what is being answered when the drain is over."""
-CLOSE = (b"connection", b"close")
 
 
 def work(slot: int, listener: socket.socket) -> None:
@@ -61,8 +60,8 @@ class PoliteServer(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         stops = await super().on_tick(counter)
         headers = self.server_state.default_headers
-        if self._drain.begun and CLOSE not in headers:
-            self.server_state.default_headers = [*headers, CLOSE]
+        if self._drain.begun and CLOSED not in headers:
+            self.server_state.default_headers = [*headers, CLOSED]
         return stops or self._drain.over
 
 
