@@ -21,7 +21,7 @@ from service import console
 from service.admission import Gate
 from service.cache import Cache
 from service.errors import error_answer, failure, refusal
-from service.express import Express
+from service.expect import Expect
 from service.front import Front
 from service.live import Live
 from service.logs import configure
@@ -56,7 +56,7 @@ def create_app(slot: int) -> tuple[ASGIApp, Plain]:
     configure()
     metrics = Metrics(CollectorRegistry(), slot, settings.runtime_directory())
     api = create_api(settings, metrics)
-    front = Front(Express(api), settings, metrics, str(slot))
+    front = Front(Expect(api), settings, metrics, str(slot))
     return front, Plain(front, api)
 
 

@@ -46,7 +46,7 @@ STRICT_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 
 class Front:
     def __init__(self, api: ASGIApp, settings: Settings, metrics: Metrics, worker: str) -> None:
-        self._api, self._metrics, self._max_body = api, metrics, settings.max_body
+        self._api, self._metrics, self.max_body = api, metrics, settings.max_body
         self._access, self._logs = Access(settings), settings.access_log
         carried = (*ALWAYS, (b"x-tandem-worker", worker.encode()))
         if settings.tls_certificate:
@@ -115,10 +115,10 @@ class Front:
         return bounded
 
     def _require_small(self, size: int) -> None:
-        if size > self._max_body:
+        if size > self.max_body:
             # Not TooLarge: of all errors while a body is read, FastAPI lets only this kind pass.
             raise HTTPException(
-                413, f"body: at most {self._max_body:,} bytes (max_body), found {size:,}; send less"
+                413, f"body: at most {self.max_body:,} bytes (max_body), found {size:,}; send less"
             )
 
     def count(self, method: str, route: str, status: int, seconds: float) -> None:

@@ -34,6 +34,8 @@ KEY = "key"
 """What a key is called in the documentation of the API."""
 
 
+Answered = Callable[[bytes | Exception], None]
+"""Is called once, by the event loop, with an answer or why there is none. It does not raise."""
 STEERING = frozenset((b"x-tandem-variant", b"x-tandem-deadline"))
 """Headers that say how a request is to be answered."""
 
@@ -162,8 +164,13 @@ async def commit(parts: Parts, entries: Sequence[Entry], after: int | None = Non
     """Durable when this returns; the last seq. Raises Conflict where their items were written
     after seq `after`."""
     seq = await asyncio.wrap_future(parts.journal.submit(entries, after))
-    parts.metrics.writes.labels(entries[0].kind).inc(len(entries))
+    count(parts, entries)
     return seq
+
+
+def count(parts: Parts, entries: Sequence[Entry]) -> None:
+    """Entries of one kind that are acknowledged."""
+    parts.metrics.writes.labels(entries[0].kind).inc(len(entries))
 
 
 def limit_k(settings: Settings, k: int) -> None:

@@ -31,6 +31,7 @@ from service.routes.parts import (
     NOT_YET,
     RECALL,
     TOO_LARGE,
+    Answered,
     Due,
     Id,
     K,
@@ -203,11 +204,8 @@ async def recommend(parts: Parts, asked: Asked, due: float | None = None) -> byt
         return await parts.rounds.join(Waiting(parts, asked, due))
 
 
-def recommend_then(
-    parts: Parts, asked: Asked, answered: Callable[[bytes | Exception], None]
-) -> None:
-    """The same for who is no coroutine: `answered`, which does not raise, is called with the answer
-    or why there is none. Raises as the gate does."""
+def recommend_then(parts: Parts, asked: Asked, answered: Answered) -> None:
+    """The same for who is no coroutine. Raises as the gate does."""
     parts.gate.enter()
 
     def leave(answer: bytes | Exception) -> None:

@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message
 
 from contract.store import LocalStore
 from service.app import create_api
-from service.express import Express
+from service.expect import Expect
 from service.metrics import Metrics
 from service.rounds import Rounds
 from service.routes.parts import ARRIVED
@@ -92,7 +92,7 @@ def test_requests_that_arrive_together_are_answered_as_each_alone(
 
     async def run() -> tuple[list[tuple[int, Any]], list[tuple[int, Any]]]:
         async with api.router.lifespan_context(api):
-            app = Express(api)
+            app = Expect(api)
             together = await asyncio.gather(*(ask(app, *one) for one in asked))
             return together, [await ask(app, *one) for one in asked]
 

@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import orjson
 import pytest
@@ -18,8 +19,8 @@ OF_ITS_OWN = {b"date", b"x-request-id"}
 class Client:
     """Bytes in, answers out."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._socket, self._file = sock, sock.makefile("rb")
+    def __init__(self, sock: socket.socket, file: BinaryIO) -> None:
+        self._socket, self._file = sock, file
 
     def send(self, *requests: bytes) -> None:
         self._socket.sendall(b"".join(requests))
@@ -39,8 +40,11 @@ class Client:
 
 @contextmanager
 def connected(server: Server) -> Iterator[Client]:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock:
-        yield Client(sock)
+    with (
+        socket.create_connection(("127.0.0.1", server.port), timeout=30) as sock,
+        sock.makefile("rb") as file,
+    ):
+        yield Client(sock, file)
 
 
 def get(user: str, query: str = "k=5", headers: bytes = b"", version: str = "1.1") -> bytes:
@@ -125,6 +129,39 @@ def test_a_get_with_a_body_is_read_to_its_end(server: Server) -> None:
         client.send(get("u1", headers=b"Content-Length: 3\r\n") + b"GET", get("u2"))
 
         assert [orjson.loads(client.answer()[2])["user_id"] for _ in range(2)] == ["u1", "u2"]
+
+
+def post(path: str, body: bytes) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
+
+def test_bodies_in_pieces_and_right_or_wrong_are_answered_in_order(server: Server) -> None:
+    """A wrong one goes to the route when all of it has been read."""
+    bodies = (b'{"user_id": "u1", "k": 5}', b'{"k": 0}', b"{", b'{"user_id": "u2", "k": 5}')
+    requests = b"".join(post("/v1/recommendations", body) for body in bodies)
+    for step in (7, 100, len(requests)):
+        with connected(server) as client:
+            for start in range(0, len(requests), step):
+                client.send(requests[start : start + step])
+            answers = [client.answer() for _ in bodies]
+
+        assert [int(status.split()[1]) for status, _, _ in answers] == [200, 422, 422, 200]
+        assert orjson.loads(answers[0][2])["user_id"] == "u1"
+        assert orjson.loads(answers[3][2])["user_id"] == "u2"
+
+
+def test_an_event_counts_in_the_answer_to_what_was_sent_behind_it(server: Server) -> None:
+    event = b'{"user_id": "of-the-wire", "item_id": "i1"}'
+    with connected(server) as client:
+        client.send(post("/v1/events", event), get("of-the-wire"))
+        status, _, body = client.answer()
+        recalled = orjson.loads(client.answer()[2])
+
+    assert status == b"HTTP/1.1 201 Created"
+    assert recalled["source"] == "session"
+    assert recalled["seq"] >= orjson.loads(body)["seq"]
+    assert "i1" not in [item["item_id"] for item in recalled["items"]]
 
 
 @pytest.mark.parametrize("target", [b"/v1/recommendations/u1#k", b"/v1/recommendations/\xc3\xa4"])
