@@ -167,12 +167,13 @@ class Wire(HttpToolsProtocol):
         self._plain = plain
 
     def on_headers_complete(self) -> None:
-        now = perf_counter()
-        asked = self._asked(now) if self._free() else None
+        now, headers = perf_counter(), dict(self.headers)
+        method = self.parser.get_method()
+        asked = self._plain.asked(method, self.url, headers, now) if self._free() else None
         if asked is None:
             super().on_headers_complete()
         else:
-            self.cycle = _Turn(self, self._plain, asked, now)  # type: ignore[assignment]
+            self.cycle = _Turn(self, self._plain, asked, headers, now)  # type: ignore[assignment]
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -180,9 +181,6 @@ class Wire(HttpToolsProtocol):
         turn: object = self.cycle
         if isinstance(turn, _Turn) and not turn.response_complete:
             self._ask(turn)
-
-    def _asked(self, now: float) -> Asked | None:
-        return self._plain.asked(self.parser.get_method(), self.url, dict(self.headers), now)
 
     def _ask(self, turn: "_Turn") -> None:
         try:
@@ -220,18 +218,25 @@ class _Turn:
     message_event = _Nobody()
     more_body = True
 
-    def __init__(self, wire: Wire, plain: Plain, asked: Asked, started: float) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        plain: Plain,
+        asked: Asked,
+        headers: Mapping[bytes, bytes],
+        started: float,
+    ) -> None:
         self.asked, self.body = asked, bytearray()
         self._wire, self._plain, self._started = wire, plain, started
         # The connection may read on before this is answered.
-        self._url, self._headers, self._scope = wire.url, wire.headers, wire.scope
+        self._url, self._headers, self._scope = wire.url, headers, wire.scope
         self.response_complete = self.disconnected = False
         self.keep_alive = True
 
     def answer(self, answer: bytes | Exception) -> None:
         """To be called once, by the event loop."""
         front, default = self._plain.front, self._wire.server_state.default_headers
-        request_id = front.request_id(dict(self._headers))
+        request_id = front.request_id(self._headers)
         REQUEST_ID.set(request_id.decode())
         method, route, status = self.asked.way
         if isinstance(answer, Exception):
