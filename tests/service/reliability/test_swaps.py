@@ -4,6 +4,7 @@ import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -171,8 +172,11 @@ def held(pid: int) -> tuple[float, int]:
 
 def open_files(pid: int) -> int:
     """Without sockets: those of clients come and go."""
-    files = Path(f"/proc/{pid}/fd").iterdir()
-    return sum(not os.readlink(file).startswith("socket:") for file in list(files))
+    count = 0
+    for file in list(Path(f"/proc/{pid}/fd").iterdir()):
+        with suppress(FileNotFoundError):  # closed since it was listed
+            count += not os.readlink(file).startswith("socket:")
+    return count
 
 
 def bundles_mapped_by(pid: int) -> set[str]:
