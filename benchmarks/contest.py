@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.wrk import Saturated, saturate
+from benchmarks.wrk import CONNECTIONS, Saturated, saturate
 from contract.errors import TandemError
 from offline.local import free_port
 
@@ -33,6 +33,7 @@ class Contender(NamedTuple):
     """Of the generator."""
     key: str = ""
     """Of reading, where one is needed."""
+    connections: int = CONNECTIONS
 
 
 class Ratio(NamedTuple):
@@ -70,7 +71,9 @@ def contest(contenders: Mapping[str, Contender], seconds: int = SECONDS) -> Rate
     rounds: dict[str, list[Saturated]] = {name: [] for name in contenders}
     for number in range(1 + ROUNDS):
         for name, one in contenders.items():
-            turn = saturate(one.url, one.paths, seconds, one.cores, one.events, one.key)
+            turn = saturate(
+                one.url, one.paths, seconds, one.cores, one.events, one.key, one.connections
+            )
             if number:
                 rounds[name].append(turn)
     return Rates(rounds)

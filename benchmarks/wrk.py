@@ -13,6 +13,7 @@ from contract.errors import ExtraMissing, TandemError
 
 SCRIPT = Path(__file__).with_suffix(".lua")
 CONNECTIONS = 16
+"""As many as a worker answers at a time."""
 KEY = "WRK_KEY"
 """The variable that the script reads."""
 
@@ -31,6 +32,7 @@ def saturate(
     cores: Sequence[int],
     events: Path | None = None,
     key: str = "",
+    connections: int = CONNECTIONS,
 ) -> Saturated:
     """As many requests as are answered, from these cores. `paths` is a file of one path a line,
     `events` one of bodies of events, which every tenth request then posts; `key` goes with each."""
@@ -42,7 +44,7 @@ def saturate(
         ",".join(map(str, cores)),
         "wrk",
         "-t1",
-        f"-c{CONNECTIONS}",
+        f"-c{connections}",
         f"-d{seconds}s",
     ]
     command += ["-s", str(SCRIPT), url, "--", str(paths)]

@@ -14,6 +14,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -27,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from contract import manifest as manifests
 from contract.arrays import F32, I32, I64, U8
 from contract.attributes import Postings
+from contract.checked import Checked
 from contract.errors import BundleError
 from contract.features import Encoded
 from contract.files import STAGING, read_small, sync
@@ -304,8 +306,11 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
     return manifest
 
 
-def open_bundle(path: Path) -> Bundle:
-    """Check everything, map everything. Raises BundleError with the first thing that is wrong."""
+def open_bundle(path: Path, checked: Checked | None = None) -> Bundle:
+    """Check everything, map everything. Raises BundleError with the first thing that is wrong.
+
+    What `checked` remembers is not read once more: checksums, and what is in the arrays.
+    """
     manifest = read_manifest(path)
     if manifest.version != path.name:
         raise BundleError(
@@ -315,12 +320,17 @@ def open_bundle(path: Path) -> Bundle:
     missing = sorted(required - manifest.files.keys())
     if missing:
         raise BundleError(f"{path}: the manifest lists no {missing[0]}; publish the run again")
-    for name, entry in manifest.files.items():
-        _verify(path, name, entry)
-    for name in (USER_TOWER, ITEM_TOWER):
-        check_tower(path / name)
-    arrays = {name: _map(path / f"{name}.npy", name, manifest) for name in ARRAYS}
-    check_arrays(path, manifest, arrays)
+    files = {name: _found(path, name, entry) for name, entry in manifest.files.items()}
+    files[manifests.NAME] = (path / manifests.NAME).lstat()
+    with checked.once(path, files) if checked else nullcontext(False) as known:
+        if not known:
+            for name, entry in manifest.files.items():
+                _verify(path / name, entry)
+        for name in (USER_TOWER, ITEM_TOWER):
+            check_tower(path / name)
+        arrays = {name: _map(path / f"{name}.npy", name, manifest) for name in ARRAYS}
+        if not known:
+            check_arrays(path, manifest, arrays)
     return Bundle(path, manifest, arrays)
 
 
@@ -335,7 +345,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _verify(directory: Path, name: str, entry: FileEntry) -> None:
+def _found(directory: Path, name: str, entry: FileEntry) -> os.stat_result:
     if not FILE_NAME.fullmatch(name):
         raise BundleError(f"{directory}: file name {name!r} in the manifest; expected a plain name")
     path = directory / name
@@ -350,6 +360,10 @@ def _verify(directory: Path, name: str, entry: FileEntry) -> None:
             f"{path}: {found.st_size:,} bytes, the manifest says {entry.size:,}; "
             "the copy was cut short, publish or copy again"
         )
+    return found
+
+
+def _verify(path: Path, entry: FileEntry) -> None:
     digest = _sha256(path)
     if digest != entry.sha256:
         raise BundleError(

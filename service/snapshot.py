@@ -4,6 +4,7 @@ Loading is also the last gate: every page is touched once, and the golden reques
 publisher recorded are answered again. A bundle that fails is refused before anyone is served.
 """
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from contract.arrays import F32, I32
 from contract.bundle import Bundle, open_bundle
+from contract.checked import Checked
 from contract.errors import BundleError
 from contract.features import Block, Category, Encoded, Multi
 from contract.index import Index, load_backend, open_index
@@ -100,9 +102,9 @@ class Snapshot:
         return self.user_tower.few(identity, profiles)
 
 
-def load_snapshot(path: Path) -> Snapshot:
+def load_snapshot(path: Path, checked: Checked | None = None) -> Snapshot:
     """Open, check, prefault and rehearse the bundle in `path`. Raises BundleError."""
-    bundle = open_bundle(path)
+    bundle = open_bundle(path, checked)
     manifest = bundle.manifest
     filename = load_backend(manifest.index.backend).filename
     if filename and filename not in manifest.files:
@@ -120,14 +122,23 @@ def load_snapshot(path: Path) -> Snapshot:
         popular=np.argsort(-bundle.popularity, kind="stable").astype(np.int32),
         reads_profile=_reads_profile(bundle, user_tower),
     )
-    _prefault(bundle)
+    _prefault(bundle, path / filename if filename else None)
     _rehearse(snapshot)
     _rehearse_items(snapshot)
     return snapshot
 
 
-def _prefault(bundle: Bundle) -> None:
-    """Map every page now, so that no request pays for it."""
+def _prefault(bundle: Bundle, index: Path | None) -> None:
+    """Read and map every page now, so that no request pays for it."""
+    for name in (name for name, entry in bundle.manifest.files.items() if entry.size):
+        # In order and ahead of the pages that are asked for below, from a disk that is slow.
+        with (
+            (bundle.path / name).open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages,
+        ):
+            pages.madvise(mmap.MADV_WILLNEED)
+    if index:
+        np.memmap(index, np.uint8, "r")[::PAGE].sum()
     for array in bundle.arrays.values():
         flat: npt.NDArray[Any] = array.reshape(-1).view(np.uint8)
         flat[::PAGE].sum()

@@ -7,6 +7,7 @@ import threading
 import time
 
 from contract import channels
+from contract.checked import Checked
 from contract.errors import BackendError, JournalError, TandemError
 from contract.journal import open_journal
 from contract.store import Channel, Store
@@ -38,6 +39,7 @@ class Swapper:
         self._workers, self._metrics = settings.workers, metrics
         self._told = outward(settings)
         self._turns = settings.runtime_directory() / "loading"
+        self._checked = Checked(settings.state_directory() / "checked.json")
         self._one_at_a_time = asyncio.Lock()
 
     async def watch(self, seconds: float) -> None:
@@ -135,7 +137,7 @@ class Swapper:
     def _load(self, version: str) -> Loaded:
         directory = self._store.bundle(version)
         require_shareable(directory, self._workers)
-        snapshot = load_snapshot(directory)
+        snapshot = load_snapshot(directory, self._checked)
         journal = open_journal(self._journal_uri)
         try:
             state = State.of(snapshot, self._max_user_events, journal.identity())
