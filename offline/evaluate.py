@@ -59,13 +59,15 @@ def scores(
     """For blocks of the users: score of every item (b, N), the best over the interests; -inf for
     what was seen before the position (unless it is the target) and for items without interactions.
     """
-    rated = dataset.counts() > 0
+    unrated = np.flatnonzero(dataset.counts() == 0)
     size = _block_size(dataset)
     for start in range(0, len(users), size):
         block = slice(start, start + size)
         vectors = evaluation.embed_users(users[block], positions[block])
-        table = (vectors @ evaluation.items.items.T).max(axis=1)  # (b, N)
-        table[:, ~rated] = -np.inf
+        # One product of all vectors: numpy multiplies (b, K, D) user by user.
+        every = vectors.reshape(-1, vectors.shape[2]) @ evaluation.items.items.T
+        table = every.reshape(*vectors.shape[:2], -1).max(axis=1)  # (b, N)
+        table[:, unrated] = -np.inf
         for row, (user, position) in enumerate(zip(users[block], positions[block], strict=True)):
             seen = dataset.sequences.items[dataset.sequences.offsets[user] : position]
             table[row, seen[seen != dataset.sequences.items[position]]] = -np.inf
@@ -103,11 +105,13 @@ def ranking(evaluation: Evaluation, dataset: Dataset, target: Target, k: int) ->
 
 
 def ranks_in(table: F32, wanted: I32) -> I64:
-    own = np.take_along_axis(table, wanted[:, None].astype(np.int64), axis=1)
-    earlier = np.arange(table.shape[1]) < wanted[:, None]
-    # Not `table > own`: with that, a score that is NaN would rank first.
-    ranks: I64 = (~(table <= own) | ((table == own) & earlier)).sum(axis=1)
-    return ranks
+    found = np.empty(len(table), np.int64)
+    for row, (line, item) in enumerate(zip(table, wanted, strict=True)):
+        own = line[item]
+        # Not `line > own`: with that, a score that is NaN would rank first.
+        behind = np.count_nonzero(line <= own)
+        found[row] = len(line) - behind + np.count_nonzero(line[:item] == own)
+    return found
 
 
 def _best(line: F32, k: int) -> I64:
