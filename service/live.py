@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from contract.errors import BundleError, JournalError, NotReady, NotYetVisible
-from contract.journal import Journal
+from contract.journal import Journal, Record
 from service.metrics import Metrics
 from service.state import State
 
@@ -144,16 +144,25 @@ def catch_up(loaded: Loaded, journal: Journal) -> Iterator[Loaded]:
     Raises JournalError where the journal was trimmed of what is still to be applied.
     """
     yield loaded
-    end = journal.last_seq()
-    while records := journal.read(after=loaded.seq, limit=CHUNK):
-        if records[0].seq > loaded.seq + 1:
-            break
+    while records := _following(loaded, journal):
         loaded.state.apply(records)
         loaded = Loaded(loaded.state, records[-1].seq, loaded.at)
         yield loaded
-    if records or loaded.seq < end:
+        if len(records) < CHUNK:
+            break
+
+
+def _following(loaded: Loaded, journal: Journal) -> list[Record]:
+    records = journal.read(after=loaded.seq, limit=CHUNK)
+    if not records:
+        if loaded.seq >= journal.last_seq():
+            return []
+        # Written since, or trimmed.
+        records = journal.read(after=loaded.seq, limit=CHUNK)
+    if not records or records[0].seq > loaded.seq + 1:
         raise JournalError(
             f"the journal was trimmed behind seq {loaded.seq}, which is as far as "
             f"{loaded.state.snapshot.version} has been brought; a bundle that includes more takes "
             "over when the channel points at it"
         )
+    return records
