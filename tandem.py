@@ -265,7 +265,11 @@ def evaluate(
     help="Share of the true nearest items that the index must find for real users.",
 )
 @click.option(
-    "--k", default=50, show_default=True, type=click.IntRange(1), help="Among the first k."
+    "--k",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Among the first k: give the most that your requests ask for.",
 )
 @CHANNEL
 @click.option(

@@ -113,7 +113,10 @@ class Probing:
 
     def params(self, k: int, widen: float) -> Any:
         rows = self._rows(k)
-        lists = self._shortest * widen * rows / self._rows_per_list
+        # Where hardly more rows are read than are wanted, short lists would leave an answer short,
+        # and all rows would be scanned: 1.7 ms for 800 of a million, where more lists take .3.
+        shortest = self._shortest if 2 * k < self._probed else SHORTEST_LISTS
+        lists = shortest * widen * rows / self._rows_per_list
         # FAISS counts only the rows that a filter allows, so these are as many as without one.
         return faiss.SearchParametersIVF(
             nprobe=min(math.ceil(lists), self._lists), max_codes=math.ceil(rows)
