@@ -13,7 +13,7 @@ import numpy.typing as npt
 import orjson
 
 from contract import channels
-from contract.arrays import F32, I64
+from contract.arrays import F32, I32, I64
 from contract.bundle import ARRAYS, GOLDEN, Bundle, ItemState, write_arrays
 from contract.errors import BundleError, GateError, RecipeError, StoreError
 from contract.features import Encoded
@@ -24,6 +24,7 @@ from contract.sound import check_arrays
 from contract.store import Store
 from offline import gate, reference, tune
 from offline.towers import Towers, item_vectors, user_vectors
+from offline.truth import truth
 
 PROBES = 1000
 GOLDEN_USERS, GOLDEN_K = 16, 20
@@ -123,9 +124,12 @@ class _Build:
         checks += self._parity(draft, towers, users, probes)
         self._require(checks)
         queries = probes.reshape(-1, probes.shape[-1])
-        entry = self._index(directory, queries)
+        # A user's vectors stand together.
+        seen = [draft.seen(user) for user in users for _ in range(manifest.dims.interests)]
+        entry = self._index(directory, queries, seen)
         index = open_index(entry, directory, self.vectors)
-        checks.append(gate.index_recall(index, self.vectors, queries))
+        wanted = truth(self.vectors, queries, gate.RECALL_AT, seen)
+        checks.append(gate.index_recall(index, len(self.vectors), wanted))
         checks.append(gate.coverage(index, self.vectors, queries))
         _write_golden(draft, index, users, probes)
         write_arrays(directory, self.content.arrays)
@@ -169,11 +173,11 @@ class _Build:
             gate.parity("history vectors", draft.history_vectors[rows], history),
         ]
 
-    def _index(self, directory: Path, queries: F32) -> IndexEntry:
+    def _index(self, directory: Path, queries: F32, seen: Sequence[I32]) -> IndexEntry:
         choice = self.choice
         if choice.recall is None:
             return tune.build(choice.backend, self.vectors, choice.build, choice.search, directory)
-        goal = tune.goal(self.vectors, queries, choice.recall, choice.k)
+        goal = tune.goal(self.vectors, queries, choice.recall, choice.k, seen)
         if choice.backend == AUTO:
             return tune.choose(self.vectors, directory, goal)
         return tune.tune(choice.backend, self.vectors, choice.build or {}, directory, goal)

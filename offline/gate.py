@@ -10,9 +10,9 @@ from contract.bundle import Bundle, Golden
 from contract.errors import GateError
 from contract.ids import Ids
 from contract.index.base import Index
-from contract.index.exact import ExactIndex
 from contract.manifest import Check
 from offline.towers import Towers, user_vectors
+from offline.truth import Truth, measure
 
 MIN_RECALL = 0.95
 MAX_DIFFERENCE = 1e-3
@@ -57,19 +57,14 @@ def parity(name: str, expected: F32, found: F32) -> Check:
     )
 
 
-def index_recall(index: Index, items: F32, queries: F32) -> Check:
-    """Share of the true nearest items that the index finds. queries (Q, D) are user vectors, which
-    are not distributed like items."""
-    k = min(RECALL_AT, len(items))
-    truth, _ = ExactIndex(items).search(queries, k)
-    rows, _ = index.search(queries, k)
-    hits = sum(len(np.intersect1d(t, r)) for t, r in zip(truth, rows, strict=True))
-    recall = hits / truth.size
+def index_recall(index: Index, items: int, wanted: Truth) -> Check:
+    """Share of the true nearest items that the index finds."""
+    found = measure(index, items, wanted)
     return Check(
-        check=f"index recall@{k} against exact",
+        check=f"index recall@{wanted.k} against exact",
         wanted=f"at least {MIN_RECALL}",
-        found=f"{recall:.4f}",
-        passed=recall >= MIN_RECALL,
+        found=f"{found.recall:.4f}",
+        passed=found.recall >= MIN_RECALL,
     )
 
 

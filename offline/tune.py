@@ -1,11 +1,10 @@
 """The parameters of an index, found by measuring: the least search effort that reaches a recall.
 
-Queries are vectors of real users, because a user tower's output is not distributed like items.
+It is asked as a service asks it, for real users and without what they have seen.
 """
 
 import math
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from contract.arrays import F32, I64
+from contract.arrays import F32, I32
 from contract.errors import GateError
 from contract.index import Backend, load_backend, params_from
-from contract.index.exact import SMALL, ExactIndex
+from contract.index.exact import SMALL
 from contract.manifest import Index as IndexEntry
 from contract.manifest import Point
+from offline.truth import Truth, measure, truth
 
 QUERIES = 256
 CLOSE = 1.15
@@ -34,20 +34,19 @@ MANY_ITEMS = 2_000_000
 
 
 class Goal(NamedTuple):
-    """Recall of `recall` among the first k, on these queries (Q, D) with the true rows (Q, k)."""
-
     recall: float
-    k: int
-    queries: F32
-    truth: I64
+    truth: Truth
+
+    @property
+    def k(self) -> int:
+        return self.truth.k
 
 
-def goal(vectors: F32, users: F32, recall: float, k: int) -> Goal:
-    """users (U, D): vectors of real users, of which at most QUERIES are measured with."""
-    k = min(k, len(vectors))
-    queries = users[np.linspace(0, len(users) - 1, min(QUERIES, len(users)), dtype=np.int64)]
-    truth, _ = ExactIndex(vectors).search(queries, k)
-    return Goal(recall, k, queries, truth)
+def goal(vectors: F32, users: F32, recall: float, k: int, seen: Sequence[I32] = ()) -> Goal:
+    """users (U, D): vectors of real users, of which at most QUERIES are measured with; `seen` by
+    each of them, as in `truth`."""
+    some = np.linspace(0, len(users) - 1, min(QUERIES, len(users)), dtype=np.int64)
+    return Goal(recall, truth(vectors, users[some], k, [seen[at] for at in some] if seen else ()))
 
 
 def build(
@@ -181,16 +180,9 @@ def _measure(
     kind: type[Backend], path: Path, vectors: F32, build: Any, effort: int, wanted: Goal
 ) -> Point:
     index = kind.open(path, vectors, build, _with_effort(kind, effort))
-    found, seconds = [], []
-    for query in wanted.queries:
-        started = time.perf_counter()
-        rows, _ = index.search(query[None], wanted.k)
-        seconds.append(time.perf_counter() - started)
-        found.append(rows[0])
-    hits = [len(np.intersect1d(f, t)) for f, t in zip(found, wanted.truth, strict=True)]
-    p50, p99 = np.percentile(seconds, [50, 99]) * 1e6
-    recall = float(np.mean(hits)) / wanted.k
-    return Point(effort=effort, recall=recall, p50_us=float(p50), p99_us=float(p99))
+    found = measure(index, len(vectors), wanted.truth)
+    p50, p99 = np.percentile(found.seconds, [50, 99]) * 1e6
+    return Point(effort=effort, recall=found.recall, p50_us=float(p50), p99_us=float(p99))
 
 
 def _with_effort(kind: type[Backend], effort: int) -> Any:

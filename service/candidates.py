@@ -1,6 +1,5 @@
 """Where candidates come from: the neighbours of vectors, and what is popular."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,16 +7,13 @@ from typing import NamedTuple
 import numpy as np
 
 from contract.arrays import F32, I32, I64, Bool
-from contract.index.base import Answer
+from contract.index.base import OVERFETCH, Answer, depth
 from contract.index.exact import SMALL, ExactIndex, best_columns, scan
 from contract.merge import merge
 from service.filters import Filter
 from service.overlay import Overlay
 from service.selection import few
 from service.state import State
-
-OVERFETCH = 4
-"""A first search asks for at most this many times k; beyond it the filter goes into the search."""
 
 
 class Candidates(NamedTuple):
@@ -37,8 +33,9 @@ def nearest(state: State, filter_: Filter, vectors: F32, k: int) -> Candidates:
         return _score_all(state, [filter_], vectors[None], [k])[0]
     if (selection := filter_.selection) and (rows := selection.rows) is not None:
         return _scan_selected(state, filter_, vectors, k, rows, selection.vectors)
-    depth = _depth(state.overlay, filter_, k)
-    found = state.overlay.search(vectors, depth, filter_.selected_rows())
+    found = state.overlay.search(
+        vectors, _depth(state.overlay, filter_, k), filter_.selected_rows()
+    )
     return _best(state, filter_, vectors, k, found)
 
 
@@ -54,8 +51,8 @@ def nearest_each(
     for at, (filter_, k) in enumerate(zip(filters, ks, strict=True)):
         groups[_depth(overlay, filter_, k), _met_many(overlay, filter_, k)].append(at)
     best: dict[int, Candidates] = {}
-    for (depth, met_many), group in groups.items():
-        rows, scores = overlay.search(vectors[group].reshape(-1, vectors.shape[2]), depth)
+    for (count, met_many), group in groups.items():
+        rows, scores = overlay.search(vectors[group].reshape(-1, vectors.shape[2]), count)
         these = [filters[at] for at in group], [ks[at] for at in group]
         found = None if met_many else _first(overlay, *these, rows, scores)
         if found and overlay.unindexed:
@@ -216,9 +213,7 @@ def _unlisted(state: State, filter_: Filter, listed: I32, most: float) -> Candid
 
 
 def _depth(overlay: Overlay, filter_: Filter, k: int) -> int:
-    """How many the first search asks for: a multiple of k, so that many requests ask alike."""
-    more = min(math.ceil(filter_.most_removed() / k), OVERFETCH)
-    return min(overlay.searched, k + more * k)
+    return min(overlay.searched, depth(k, filter_.most_removed()))
 
 
 def _met_many(overlay: Overlay, filter_: Filter, k: int) -> bool:

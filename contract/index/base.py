@@ -10,6 +10,7 @@ different protocols: an index that also takes what was written online is `Append
 whose index lies on a server, not in the bundle, is `Hosted`.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
@@ -21,6 +22,16 @@ from contract.errors import BundleError, RecipeError
 
 Answer = tuple[I64, F32]
 """Rows (Q, k) and their scores (Q, k)."""
+
+OVERFETCH = 4
+"""A search without a filter asks for at most this many times k more, of which the filter is applied
+to the answer; beyond it the filter goes into the search."""
+
+
+def depth(k: int, removed: int) -> int:
+    """How many a search without a filter asks for, so that k are left when `removed` are taken out:
+    a multiple of k, so that many requests ask alike."""
+    return k + k * min(math.ceil(removed / k), OVERFETCH)
 
 
 class Matrix(Protocol):

@@ -18,6 +18,7 @@ from offline.build import IndexChoice
 from offline.publish import publish
 from offline.run import Run
 from offline.towers import Towers
+from offline.truth import truth
 
 
 class TurningBackend(ExactBackend):
@@ -68,10 +69,10 @@ def test_towers_may_differ_by_rounding_and_no_more(vectors: F32) -> None:
 
 
 def test_an_index_of_shuffled_vectors_finds_too_little(vectors: F32) -> None:
-    queries = vectors[:20]
+    wanted = truth(vectors, vectors[:20], gate.RECALL_AT)
 
-    whole = gate.index_recall(ExactIndex(vectors), vectors, queries)
-    shuffled = gate.index_recall(ExactIndex(vectors[::-1]), vectors, queries)
+    whole = gate.index_recall(ExactIndex(vectors), len(vectors), wanted)
+    shuffled = gate.index_recall(ExactIndex(vectors[::-1]), len(vectors), wanted)
 
     assert (whole.passed, whole.found) == (True, "1.0000")
     assert not shuffled.passed
