@@ -40,6 +40,11 @@ class Live:
         self.variant = variant
         metrics.begin(variant)
         self._journal, self._metrics = journal, metrics
+        # Moved at every write.
+        gauges = metrics.journal_seq, metrics.overlay_items, metrics.overlay_refused
+        self._journal_seq, self._overlay_items, self._overlay_refused = (
+            gauge.labels(variant) for gauge in gauges
+        )
         self._loaded: Loaded | None = None
         self._behind = False
         self._shown: tuple[str, str, str, str] | None = None
@@ -97,9 +102,9 @@ class Live:
         self.refusal = None
 
     def _measure(self, loaded: Loaded) -> None:
-        self._metrics.journal_seq.labels(self.variant).set(loaded.seq)
-        self._metrics.overlay_items.labels(self.variant).set(len(loaded.state.overlay))
-        self._metrics.overlay_refused.labels(self.variant).set(loaded.state.overlay.refused)
+        self._journal_seq.set(loaded.seq)
+        self._overlay_items.set(len(loaded.state.overlay))
+        self._overlay_refused.set(loaded.state.overlay.refused)
 
     def _show(self, state: State) -> None:
         manifest = state.snapshot.bundle.manifest

@@ -258,6 +258,8 @@ class Overlay:
         Raises BackendError where the index that takes them in does not answer; the same records
         are then to be applied again."""
         records = [r for r in records if r.kind in ("item", "delete")]
+        if not records:
+            return
         posted = {r.body["item_id"]: r for r in records if r.kind == "item"}
         self._upsert(list(posted.values()))
         for record in records:
@@ -265,7 +267,7 @@ class Overlay:
                 self._delete(record.body["item_id"], record.seq)
         if self.appended:
             self._append(self.appended, records)
-        self.seq = max((r.seq for r in records), default=self.seq)
+        self.seq = records[-1].seq
 
     def _append(self, appended: Appended, records: Sequence[Record]) -> None:
         """Bring the index up to what the overlay now holds of the items in these records."""

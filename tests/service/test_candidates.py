@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from contract.arrays import F32
+from contract.index.base import depth
 from contract.index.exact import SMALL
 from service import candidates
 from service.candidates import nearest, nearest_each
@@ -66,3 +67,27 @@ def test_what_is_scored_whole_and_what_is_searched_are_alike(
         for one, other in zip(whole, searched, strict=True):
             assert one.rows.tolist() == other.rows.tolist()
             assert one.scores == pytest.approx(other.scores, abs=1e-6)
+
+
+def test_a_few_who_have_seen_less_go_along_with_those_who_search_deeper(state: State) -> None:
+    """Ten have seen nothing and ask for 20, two have seen one item and ask for 40."""
+    filters = [Filter(state.overlay, np.arange(n)) for n in [0] * 10 + [1] * 2]
+    lower = state.overlay.gone
+
+    groups = candidates._groups(state.overlay, filters, [20] * 11 + [19])
+
+    depths = [min(depth(k, lower + n), state.overlay.searched) for k, n in ((20, 1), (19, 1))]
+    assert [(group.k, group.depth) for group in groups] == [(20, depths[0]), (19, depths[1])]
+    assert [sorted(group.members) for group in groups] == [list(range(11)), [11]]
+
+
+def test_many_who_have_seen_less_are_searched_apart(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters = [Filter(state.overlay, np.arange(n)) for n in [0] * 10 + [25] * 2]
+    monkeypatch.setattr(candidates, "WORTH_A_CALL", 10)
+
+    groups = candidates._groups(state.overlay, filters, [20] * 12)
+
+    assert [sorted(group.members) for group in groups] == [[10, 11], list(range(10))]
+    assert groups[0].depth > groups[1].depth
