@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from contract.bundle import open_bundle
-from contract.checked import TICK_SECONDS, Checked
+from contract.checked import CHECKS, TICK_SECONDS, Checked
 from contract.errors import BundleError
 from contract.store import LocalStore
 from tests.conftest import live
@@ -144,6 +144,16 @@ def test_without_its_file_all_is_checked(
         ]
         * 2
     )
+
+
+def test_a_release_that_checks_more_checks_again(
+    bundle: Path, checked: Checked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_bundle(bundle, checked)
+    monkeypatch.setattr("contract.checked.CHECKS", CHECKS + 1)
+
+    with checked.once(bundle, looked_at(bundle)) as known:
+        assert not known
 
 
 def test_bundles_that_are_gone_are_forgotten(bundle: Path, checked: Checked, file: Path) -> None:
