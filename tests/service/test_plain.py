@@ -119,13 +119,20 @@ NO_EVENTS = (
 )
 
 
-@pytest.mark.parametrize("body", EVENTS)
-def test_events_are_written_alike_both_ways(server: Server, body: bytes) -> None:
-    """A type with a parameter leads to the route."""
+def post_both_ways(
+    client: httpx.Client, path: str, body: bytes
+) -> tuple[httpx.Response, httpx.Response]:
+    """By the wire, if it is plain, and by the route, where a type with a parameter leads."""
     first, second = (
-        server.client.post("/v1/events", content=body, headers={"Content-Type": kind})
+        client.post(path, content=body, headers={"Content-Type": kind})
         for kind in ("application/json", "application/json; charset=utf-8")
     )
+    return first, second
+
+
+@pytest.mark.parametrize("body", EVENTS)
+def test_events_are_written_alike_both_ways(server: Server, body: bytes) -> None:
+    first, second = post_both_ways(server.client, "/v1/events", body)
 
     assert (first.status_code, second.status_code) == (201, 201)
     count = second.json()["seq"] - first.json()["seq"]
@@ -139,10 +146,7 @@ def test_events_are_written_alike_both_ways(server: Server, body: bytes) -> None
 
 @pytest.mark.parametrize("body", NO_EVENTS)
 def test_what_is_no_event_is_refused_alike_both_ways(server: Server, body: bytes) -> None:
-    first, second = (
-        server.client.post("/v1/events", content=body, headers={"Content-Type": kind})
-        for kind in ("application/json", "application/json; charset=utf-8")
-    )
+    first, second = post_both_ways(server.client, "/v1/events", body)
 
     assert first.status_code in (400, 413, 422)
     assert (first.status_code, first.content) == (second.status_code, second.content)
@@ -180,18 +184,9 @@ NO_RECALLS = (
 )
 
 
-def post_both_ways(client: httpx.Client, body: bytes) -> tuple[httpx.Response, httpx.Response]:
-    """By the wire, if it is plain, and by the route, where a type with a parameter leads."""
-    first, second = (
-        client.post("/v1/recommendations", content=body, headers={"Content-Type": kind})
-        for kind in ("application/json", "application/json; charset=utf-8")
-    )
-    return first, second
-
-
 @pytest.mark.parametrize("body", RECALLS)
 def test_a_body_is_answered_alike_both_ways(server: Server, body: bytes) -> None:
-    found, wanted = post_both_ways(server.client, body)
+    found, wanted = post_both_ways(server.client, "/v1/recommendations", body)
 
     assert found.status_code == 200, found.text
     assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
@@ -200,7 +195,7 @@ def test_a_body_is_answered_alike_both_ways(server: Server, body: bytes) -> None
 
 @pytest.mark.parametrize("body", NO_RECALLS)
 def test_a_body_is_refused_alike_both_ways(server: Server, body: bytes) -> None:
-    found, wanted = post_both_ways(server.client, body)
+    found, wanted = post_both_ways(server.client, "/v1/recommendations", body)
 
     assert found.status_code >= 400
     assert (found.status_code, found.content) == (wanted.status_code, wanted.content)
