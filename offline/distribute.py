@@ -13,6 +13,11 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+# Its functions take the group of the moment they are imported as their default and hold it for
+# ever. Imported inside a group, by torch.optim, it would keep the group's threads alive to the end
+# of the interpreter, where one that returns a tensor then aborts the process.
+import torch.distributed.nn.functional
 from torch import Tensor
 
 from contract.arrays import I64

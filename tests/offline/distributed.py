@@ -40,7 +40,13 @@ def main(out: Path) -> None:
             optimizer.step(RATE)
         weights = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
         total = distribute.summed(1.5, rank)
-        np.savez(out / f"{rank}.npz", shared=shared, norm=norm, total=total, **weights)
+    left = [thread for thread in threads() if "gloo" in thread]
+    np.savez(out / f"{rank}.npz", shared=shared, norm=norm, total=total, left=left, **weights)
+
+
+def threads() -> list[str]:
+    """The names of the threads of this process."""
+    return [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
 
 
 if __name__ == "__main__":

@@ -45,6 +45,11 @@ def test_sums_are_those_of_all_processes(found: list[dict[str, Any]]) -> None:
     assert [f["total"].tolist() for f in found] == [[3.0, 1.0]] * 2
 
 
+def test_a_group_that_ended_has_no_thread_left(found: list[dict[str, Any]]) -> None:
+    """One that outlives the interpreter aborts the process."""
+    assert [f["left"].tolist() for f in found] == [[], []]
+
+
 def test_both_end_with_the_weights_of_the_mean_gradient(found: list[dict[str, Any]]) -> None:
     """The reference: one process, one dense optimiser, the mean of both losses. Only the rows that
     a step touches decay and move."""
