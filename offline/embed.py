@@ -35,7 +35,8 @@ def embed_items(model: Retriever, dataset: Dataset, identity: I64) -> ItemVector
         part = slice(start, start + BLOCK)
         known = model.item_identity(tensor(identity[part]))
         codes, numbers = tensor(dataset.items.codes[part]), tensor(dataset.items.numbers[part])
-        return model.encode_items(known, codes, numbers)
+        inputs = model.item_inputs(known, codes, numbers)
+        return model.item_vectors(inputs), model.history_vectors(inputs)
 
     blocks = [block(start) for start in range(0, len(identity), BLOCK)]
     items, history = (torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True))

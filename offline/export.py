@@ -35,7 +35,9 @@ class ItemTower(nn.Module):
         self.model = cast(nn.Module, model)
 
     def forward(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        return cast(Retriever, self.model).encode_items(identity, codes, numbers)
+        model = cast(Retriever, self.model)
+        inputs = model.item_inputs(identity, codes, numbers)
+        return model.item_vectors(inputs), model.history_vectors(inputs)
 
 
 def export_towers(model: Retriever, schema: Schema, directory: Path) -> None:

@@ -21,6 +21,26 @@ SCORES = 2**20
 """Scores that are worked on at a time."""
 
 
+class Distinct:
+    """Rows of a table, each once and ascending, and the places of any of them."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self._place, self._device = np.zeros(size, np.int64), device
+
+    def rows(self, *groups: I64) -> I64:
+        """By marking them: far cheaper than sorting tens of thousands of numbers."""
+        marked = np.zeros(len(self._place), np.bool_)
+        for rows in groups:
+            marked[rows] = True
+        distinct = np.flatnonzero(marked)
+        self._place[distinct] = np.arange(len(distinct))
+        return distinct
+
+    def places(self, rows: I64) -> Tensor:
+        """Of rows among those that were given last."""
+        return torch.from_numpy(self._place[rows]).to(self._device)
+
+
 class Step:
     def __init__(
         self,
@@ -41,7 +61,9 @@ class Step:
             torch.from_numpy(array).to(self.device) for array in (*dataset.items, *dataset.users)
         )
         self.items = int(np.count_nonzero(dataset.counts(dataset.split().train_end)))
-        self._place = np.zeros(len(dataset.item_ids), np.int64)
+        self._read, self._searched = (
+            Distinct(len(dataset.item_ids), self.device) for _ in range(2)
+        )
 
     def __call__(
         self, batch: Batch, rate: float, generator: np.random.Generator
@@ -65,9 +87,12 @@ class Step:
         Scores against the negatives are by far the largest tensor of a step. They are made, used
         and forgotten for some samples at a time, so that they stay in the processor's cache.
         """
-        rows = self._distinct(batch.history.numpy(), targets, negatives.rows)
-        items, table = self._items(torch.from_numpy(rows))
-        users = self._users(batch, table)  # (T, K, D)
+        searched = self._searched.rows(targets, negatives.rows)
+        read = self._read.rows(batch.history.numpy(), searched)
+        inputs = self._inputs(torch.from_numpy(read).to(self.device))
+        # Histories name far more items than are told apart, and only these need a tower.
+        items = self.model.item_vectors(inputs[self._read.places(searched)])
+        users = self._users(batch, self.model.history_vectors(inputs))  # (T, K, D)
         ends = users.detach().requires_grad_(), items.detach().requires_grad_()
         size = max(1, SCORES // (len(negatives.rows) * users.shape[1]))
         value = 0.0
@@ -85,8 +110,9 @@ class Step:
     ) -> Scores:
         """users (t, K, D), items (M, D), targets (t,): `part` of the samples of the step."""
         users = users / self.objective.temperature
-        positive = torch.einsum("tkd,td->tk", users, items[self._at(targets)]).max(1).values
-        negative = best_scores(users, items[self._at(negatives.rows)])
+        own, others = (items[self._searched.places(at)] for at in (targets, negatives.rows))
+        positive = torch.einsum("tkd,td->tk", users, own).max(1).values
+        negative = best_scores(users, others)
         log_weight = self._float(negatives.log_weight).unsqueeze(0)
         self._mask(negative, targets, negatives.rows)
         if 0 < self.sampler.keep < negative.shape[1]:
@@ -100,21 +126,10 @@ class Step:
             items=self.items,
         )
 
-    def _distinct(self, *groups: I64) -> I64:
-        """Distinct rows by marking them: far cheaper than sorting tens of thousands of numbers."""
-        marked = np.zeros(len(self._place), np.bool_)
-        for rows in groups:
-            marked[rows] = True
-        distinct = np.flatnonzero(marked)
-        self._place[distinct] = np.arange(len(distinct))
-        return distinct
-
-    def _items(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Distinct rows (M,) -> item vectors (M, D) and history vectors (M, H)."""
-        rows = rows.to(self.device)
+    def _inputs(self, rows: Tensor) -> Tensor:
+        """Distinct rows (M,) -> what their vectors are made of (M, I)."""
         identity = self._identity(self.item_rows, rows)
-        codes, numbers = self.item_codes[rows], self.item_numbers[rows]
-        return self.model.encode_items(identity, codes, numbers)
+        return self.model.item_inputs(identity, self.item_codes[rows], self.item_numbers[rows])
 
     def _users(self, batch: Batch, table: Tensor) -> Tensor:
         """The user vectors (T, K, D) of the samples of a batch."""
@@ -122,7 +137,7 @@ class Step:
         identity = self._identity(self.user_rows, torch.from_numpy(distinct).to(self.device))
         rows, mask = batch.users.to(self.device), batch.mask.to(self.device)
         # A row of zeros for what is masked: far less to write than the product with the mask.
-        at = self._at(batch.history.numpy()).masked_fill(~mask, len(table))
+        at = self._read.places(batch.history.numpy()).masked_fill(~mask, len(table))
         history = embedding(at, pad(table, (0, 0, 0, 1)))
         inputs = (
             identity[torch.from_numpy(place).to(self.device)],
@@ -152,10 +167,6 @@ class Step:
         hit = np.flatnonzero(rows[at] == targets)
         places = (torch.from_numpy(hit).to(self.device), torch.from_numpy(at[hit]).to(self.device))
         negative.index_put_(places, negative.new_tensor(-math.inf))
-
-    def _at(self, rows: I64) -> Tensor:
-        """Places of these rows among the distinct ones."""
-        return torch.from_numpy(self._place[rows]).to(self.device)
 
     def _float(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)

@@ -57,11 +57,17 @@ class Retriever(Protocol):
         (B, K, D)."""
         ...
 
-    def encode_items(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """identity (N, E), codes (N, C) int, numbers (N, F) -> item vectors (N, D), what is
-        searched, and history vectors (N, H), the items as the user tower sees them in a history."""
+    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
+        """identity (N, E), codes (N, C) int, numbers (N, F) -> (N, I), what both vectors of an item
+        are made of."""
+        ...
+
+    def item_vectors(self, inputs: Tensor) -> Tensor:
+        """inputs (N, I) -> (N, D), what is searched."""
+        ...
+
+    def history_vectors(self, inputs: Tensor) -> Tensor:
+        """inputs (N, I) -> (N, H), the items as the user tower sees them in a history."""
         ...
 
 

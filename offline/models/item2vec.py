@@ -80,12 +80,15 @@ class Item2vec(nn.Module):
     ) -> Tensor:
         return normalize(self.pooling(history, mask), dim=-1).unsqueeze(1)
 
-    def encode_items(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        identity = self.regressor(identity, codes, numbers)
-        searched, read = identity.chunk(2, dim=1)
-        return normalize(searched, dim=-1), normalize(read, dim=-1)
+    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
+        known: Tensor = self.regressor(identity, codes, numbers)
+        return known
+
+    def item_vectors(self, inputs: Tensor) -> Tensor:
+        return normalize(inputs[:, : self.dim], dim=-1)
+
+    def history_vectors(self, inputs: Tensor) -> Tensor:
+        return normalize(inputs[:, self.dim :], dim=-1)
 
 
 class _DecayPooling(Pooling):

@@ -70,10 +70,14 @@ class SequenceModel(nn.Module):
     ) -> Tensor:
         return self.sequence_vectors(identity, codes, numbers, history, mask, last=1)[:, 0]
 
-    def encode_items(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
         if self.regressor is not None:
             identity = self.regressor(identity, codes, numbers)
         vectors: Tensor = identity + self.content(codes, numbers)
-        return normalize(vectors, dim=-1), vectors
+        return vectors
+
+    def item_vectors(self, inputs: Tensor) -> Tensor:
+        return normalize(inputs, dim=-1)
+
+    def history_vectors(self, inputs: Tensor) -> Tensor:
+        return inputs

@@ -86,8 +86,12 @@ class TwoTower(PooledUser):
         self.user_tower = perceptron([user_width, *middle, dim], dropout)
         self.item_tower = perceptron([item_width, *middle, dim], dropout)
 
-    def encode_items(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        item = torch.cat([identity, self.item_fields(codes, numbers)], dim=1)
-        return normalize(self.item_tower(item), dim=-1), self.as_history(item)
+    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
+        return torch.cat([identity, self.item_fields(codes, numbers)], dim=1)
+
+    def item_vectors(self, inputs: Tensor) -> Tensor:
+        return normalize(self.item_tower(inputs), dim=-1)
+
+    def history_vectors(self, inputs: Tensor) -> Tensor:
+        vectors: Tensor = self.as_history(inputs)
+        return vectors

@@ -15,7 +15,6 @@ Differs from the paper:
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -54,9 +53,12 @@ class YoutubeDnn(PooledUser):
         width = self.user_fields.width + RecencyPooling.means * history_dim
         self.user_tower = perceptron([width, *[hidden] * layers, dim], dropout)
 
-    def encode_items(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        identity = self.regressor(identity, codes, numbers)
-        searched, watched = torch.split(identity, [self.dim, self.history_dim], dim=1)
-        return normalize(searched, dim=-1), watched
+    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
+        known: Tensor = self.regressor(identity, codes, numbers)
+        return known
+
+    def item_vectors(self, inputs: Tensor) -> Tensor:
+        return normalize(inputs[:, : self.dim], dim=-1)
+
+    def history_vectors(self, inputs: Tensor) -> Tensor:
+        return inputs[:, self.dim :]

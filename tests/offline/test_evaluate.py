@@ -148,7 +148,8 @@ def test_items_and_users_that_training_never_saw_are_embedded_as_unknown(run: Ru
     dataset, model = run.dataset, run.model
     codes, numbers = (torch.from_numpy(a[-1:]) for a in dataset.items)
     with torch.no_grad():
-        unknown, _ = model.encode_items(model.item_identity.weight[:1], codes, numbers)
+        inputs = model.item_inputs(model.item_identity.weight[:1], codes, numbers)
+        unknown = model.item_vectors(inputs)
 
     vectors = embed(model, dataset).items.items
     np.testing.assert_allclose(vectors[-1:], unknown.numpy(), atol=1e-6)

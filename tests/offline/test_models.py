@@ -113,7 +113,8 @@ def test_vectors_have_the_shapes_that_the_model_says(run: Run, inputs: Inputs) -
     model = run.model
     users, sequences = inputs.user_vectors(model), inputs.vectors(model)
     codes, numbers = (torch.from_numpy(array)[:5] for array in run.dataset.items)
-    items, history = model.encode_items(model.item_identity.weight[1:6], codes, numbers)
+    made = model.item_inputs(model.item_identity.weight[1:6], codes, numbers)
+    items, history = model.item_vectors(made), model.history_vectors(made)
 
     assert users.shape == (ROWS, model.interests, model.dim)
     assert sequences.shape == (ROWS, WIDTH, model.interests, model.dim)
@@ -334,7 +335,8 @@ def test_it_is_published_and_served_and_takes_new_items(
     encoded = dataset.schema.items.encode([features])
     unknown = torch.from_numpy(bundle.item_identity[:1].copy())
     with torch.no_grad():
-        cold = run.model.encode_items(unknown, *map(torch.from_numpy, encoded))[0].numpy()
+        inputs = run.model.item_inputs(unknown, *map(torch.from_numpy, encoded))
+        cold = run.model.item_vectors(inputs).numpy()
 
     swap(server, store, bundle.version)
     path = f"/v1/recommendations/{dataset.user_ids[USER]}"

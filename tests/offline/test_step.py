@@ -61,7 +61,9 @@ def prefix_vectors(model: Retriever, dataset: Dataset, user: int, position: int)
     """The user vectors (K, D) just before a position, as the service computes them."""
     everyone = torch.arange(len(dataset.item_ids))
     codes, numbers = (torch.from_numpy(array) for array in dataset.items)
-    _, table = model.encode_items(model.item_identity(everyone + 1), codes, numbers)
+    table = model.history_vectors(
+        model.item_inputs(model.item_identity(everyone + 1), codes, numbers)
+    )
     rows, mask = windows(
         dataset.sequences, np.array([user]), np.array([position]), dataset.schema.history_length
     )
@@ -75,14 +77,14 @@ def prefix_vectors(model: Retriever, dataset: Dataset, user: int, position: int)
 @torch.no_grad()
 def slow_loss(bench: Bench, batch: Batch) -> float:
     """In-batch softmax over the samples of a batch, one at a time."""
-    dataset, temperature = bench.dataset, bench.objective.temperature
+    dataset, model, temperature = bench.dataset, bench.model, bench.objective.temperature
     until = dataset.split().train_end
     counts = dataset.counts(until)
     everyone = torch.arange(len(dataset.item_ids))
     codes, numbers = (torch.from_numpy(array) for array in dataset.items)
-    items, _ = bench.model.encode_items(bench.model.item_identity(everyone + 1), codes, numbers)
+    items = model.item_vectors(model.item_inputs(model.item_identity(everyone + 1), codes, numbers))
     samples = [
-        (prefix_vectors(bench.model, dataset, user, position)[0], dataset.sequences.items[position])
+        (prefix_vectors(model, dataset, user, position)[0], dataset.sequences.items[position])
         for user in batch.users.tolist()
         for position in range(int(dataset.sequences.offsets[user]), int(until[user]))
     ]

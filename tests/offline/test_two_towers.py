@@ -141,10 +141,10 @@ def test_an_item_of_youtube_dnn_is_two_plain_embeddings_side_by_side() -> None:
     assert isinstance(model, YoutubeDnn)
     identity = torch.tensor([[3.0, 0.0, 4.0, 7.0, 8.0]])
 
-    searched, watched = model.encode_items(identity, CODES[:1], NUMBERS[:1])
+    inputs = model.item_inputs(identity, CODES[:1], NUMBERS[:1])
 
-    torch.testing.assert_close(searched, torch.tensor([[0.6, 0.0, 0.8]]))
-    assert watched.tolist() == [[7.0, 8.0]]
+    torch.testing.assert_close(model.item_vectors(inputs), torch.tensor([[0.6, 0.0, 0.8]]))
+    assert model.history_vectors(inputs).tolist() == [[7.0, 8.0]]
 
 
 def test_the_towers_of_youtube_sbc_are_deeper() -> None:
