@@ -9,6 +9,8 @@ Differs from the paper:
   the mixture of prototypes that each item is: a perceptron per pair of positions would be too dear;
 - it and the interests are compared by cosine instead of after a layer norm;
 - how far back an item lies is a learned bias instead of an embedding added to the item;
+- to each interest a perceptron adds what comes after such items: a mean of them alone finds what is
+  like them;
 - no penalty on prototypes that are alike.
 """
 
@@ -64,6 +66,9 @@ class Sine(PrefixModel):
         self.overview = PrefixAttention(dim, hidden, 2, history_length)
         self.attention = PrefixAttention(dim, hidden, active, history_length)
         self.norm = nn.LayerNorm(dim)
+        self.following = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
+        )
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         about, wanted = self.overview(items, visible).unbind(1)  # each (B, Q, W)
@@ -71,6 +76,7 @@ class Sine(PrefixModel):
         shares = self._shares(items, chosen)  # (B, K, Q, W)
         weights = shares * self.attention(items, visible)
         found = self.norm(weights @ items.unsqueeze(1)).transpose(1, 2)  # (B, Q, K, D)
+        found = found + self.following(found)
         concepts = self.prototypes[chosen] * strength.sigmoid().unsqueeze(3)  # (B, Q, K, D)
         mixture = (shares * wanted.unsqueeze(1)).sum(dim=3).transpose(1, 2)  # (B, Q, K)
         intent = (concepts * mixture.unsqueeze(3)).sum(dim=2, keepdim=True)
