@@ -7,7 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, embedding_bag
+from torch.nn.functional import embedding, embedding_bag, gelu
 
 from contract.features import Block
 
@@ -119,6 +119,23 @@ def perceptron(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:
             layers += [nn.ReLU(), nn.Dropout(dropout)]
         layers.append(nn.Linear(wide, narrow))
     return nn.Sequential(*layers)
+
+
+class Following(nn.Module):
+    """What comes after an interest, added to it. A mean of the items that were read lies near items
+    like them; of items that are searched by the vectors they are read by, it finds no others."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.wide, self.narrow = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, interests: Tensor) -> Tensor:
+        """(.., D) -> (.., D)"""
+        interests = self.norm(interests)
+        following: Tensor = self.narrow(self.dropout(gelu(self.wide(interests))))
+        return interests + following
 
 
 class Projection(nn.Module):

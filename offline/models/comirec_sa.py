@@ -5,6 +5,8 @@ weighs the items of the history in its own way; the mean by the weights of a hea
 and training moves the one nearest to the target.
 
 Differs from the paper:
+- to each interest a perceptron adds what comes after such items: a mean of them alone finds what is
+  like them;
 - how far back an item lies is a learned bias of each head instead of an embedding added to the
   item: it means the same in histories of all lengths;
 - an item's score is that of the interest nearest to it, for the negatives too: as it is searched;
@@ -17,6 +19,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from contract.features import Block
+from offline.layers import Following
 from offline.models.prefix import PrefixAttention, PrefixModel, check_counts
 
 
@@ -54,8 +57,9 @@ class ComirecSa(PrefixModel):
         check_counts(interests=interests)
         self.interests = interests
         self.attention = PrefixAttention(dim, hidden, interests, history_length)
+        self.following = Following(dim, hidden, dropout)
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         weights = self.attention(items, visible)  # (B, K, Q, W)
-        vectors: Tensor = weights @ items.unsqueeze(1)
+        vectors: Tensor = self.following(weights @ items.unsqueeze(1))
         return vectors.transpose(1, 2)

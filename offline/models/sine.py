@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, layer_norm, normalize
 
 from contract.features import Block
+from offline.layers import Following
 from offline.models.prefix import PrefixAttention, PrefixModel
 
 
@@ -65,18 +66,14 @@ class Sine(PrefixModel):
         self.assign = nn.Linear(dim, dim, bias=False)
         self.overview = PrefixAttention(dim, hidden, 2, history_length)
         self.attention = PrefixAttention(dim, hidden, active, history_length)
-        self.norm = nn.LayerNorm(dim)
-        self.following = nn.Sequential(
-            nn.Linear(dim, hidden), nn.GELU(), nn.Dropout(dropout), nn.Linear(hidden, dim)
-        )
+        self.following = Following(dim, hidden, dropout)
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         about, wanted = self.overview(items, visible).unbind(1)  # each (B, Q, W)
         strength, chosen = (about @ items @ self.prototypes.T).topk(self.active, dim=2)
         shares = self._shares(items, chosen)  # (B, K, Q, W)
         weights = shares * self.attention(items, visible)
-        found = self.norm(weights @ items.unsqueeze(1)).transpose(1, 2)  # (B, Q, K, D)
-        found = found + self.following(found)
+        found = self.following(weights @ items.unsqueeze(1)).transpose(1, 2)  # (B, Q, K, D)
         concepts = self.prototypes[chosen] * strength.sigmoid().unsqueeze(3)  # (B, Q, K, D)
         mixture = (shares * wanted.unsqueeze(1)).sum(dim=3).transpose(1, 2)  # (B, Q, K)
         intent = (concepts * mixture.unsqueeze(3)).sum(dim=2, keepdim=True)
