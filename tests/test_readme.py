@@ -100,7 +100,10 @@ def curl(command: str, port: int) -> str:
 
 
 def shape(value: Any, key: str = "") -> Any:
-    """Names and types. Metrics, of which the README shows a few, are just numbers."""
+    """Names and types. Metrics, of which the README shows a few, are just numbers, and how many
+    sources recall an item is a matter of the weights."""
+    if key == "recalled_by":
+        return {type(item) for item in value}
     if isinstance(value, dict):
         return "metrics" if key == "metrics" else {k: shape(v, k) for k, v in value.items()}
     if isinstance(value, list):
