@@ -23,10 +23,11 @@ from contract.arrays import I32, I64
 from contract.features import Block
 from offline.batches import Source
 from offline.layers import Pooling, Regressor
+from offline.models.paired import PairedItems
 from offline.skipgram import Neighbours, Pairs
 
 
-class Item2vec(nn.Module):
+class Item2vec(PairedItems):
     interests = 1
 
     def __init__(
@@ -53,7 +54,6 @@ class Item2vec(nn.Module):
         self.dim = self.history_dim = dim
         self.window = window
         self.user_identity = nn.Embedding(users + 1, 0)
-        # An item as it is searched and, beside it, as it is read.
         self.item_identity = nn.Embedding(items + 1, 2 * dim)
         nn.init.normal_(self.item_identity.weight, std=0.01)
         self.regressor = Regressor(self.item_identity, item_blocks, item_numbers)
@@ -80,15 +80,8 @@ class Item2vec(nn.Module):
     ) -> Tensor:
         return normalize(self.pooling(history, mask), dim=-1).unsqueeze(1)
 
-    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
-        known: Tensor = self.regressor(identity, codes, numbers)
-        return known
-
-    def item_vectors(self, inputs: Tensor) -> Tensor:
-        return normalize(inputs[:, : self.dim], dim=-1)
-
     def history_vectors(self, inputs: Tensor) -> Tensor:
-        return normalize(inputs[:, self.dim :], dim=-1)
+        return normalize(super().history_vectors(inputs), dim=-1)
 
 
 class _DecayPooling(Pooling):

@@ -15,15 +15,15 @@ Differs from the paper:
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch import nn
 
 from contract.features import Block
 from offline.layers import FieldEmbedding, RecencyPooling, Regressor, perceptron
+from offline.models.paired import PairedItems
 from offline.models.two_tower import PooledUser
 
 
-class YoutubeDnn(PooledUser):
+class YoutubeDnn(PairedItems, PooledUser):
     def __init__(
         self,
         *,
@@ -44,7 +44,6 @@ class YoutubeDnn(PooledUser):
         super().__init__()
         self.dim, self.history_dim = dim, history_dim
         self.user_identity = nn.Embedding(users + 1, 0)
-        # An item as it is searched and, beside it, as it is watched.
         self.item_identity = nn.Embedding(items + 1, dim + history_dim)
         nn.init.normal_(self.item_identity.weight, std=0.03)
         self.regressor = Regressor(self.item_identity, item_blocks, item_numbers)
@@ -52,13 +51,3 @@ class YoutubeDnn(PooledUser):
         self.pooling = RecencyPooling(history_length)
         width = self.user_fields.width + RecencyPooling.means * history_dim
         self.user_tower = perceptron([width, *[hidden] * layers, dim], dropout)
-
-    def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
-        known: Tensor = self.regressor(identity, codes, numbers)
-        return known
-
-    def item_vectors(self, inputs: Tensor) -> Tensor:
-        return normalize(inputs[:, : self.dim], dim=-1)
-
-    def history_vectors(self, inputs: Tensor) -> Tensor:
-        return inputs[:, self.dim :]
