@@ -48,13 +48,13 @@ def test_the_loss_falls_and_every_epoch_is_reported(tiny: Dataset, short: Recipe
 
 @pytest.mark.parametrize("watch", ["HR@10", "NDCG@5", "MRR@5"])
 def test_the_state_of_the_best_epoch_is_restored(tiny: Dataset, short: Recipe, watch: str) -> None:
-    # The first epoch that is not better is the last.
+    # The first epoch that is not better is the last; with this seed it is worse by each metric.
     settings = {"epochs": 50, "patience": 1, "watch": watch}
 
-    found = trained(changed(short, training=settings), tiny)
+    found = trained(changed(short, seed=8, training=settings), tiny)
 
     best = max(epoch.score for epoch in found.history)
-    assert found.history[-2].score == best >= found.history[-1].score
+    assert found.history[-2].score == best > found.history[-1].score
     reached = ranks(embed(found.model, tiny), tiny, "validation")
     assert ranking_metrics(reached, (5, 10))[watch] == best
     assert not cast(nn.Module, found.model).training
