@@ -19,7 +19,6 @@ from benchmarks.table import Row
 from benchmarks.world import world
 from contract.arrays import F32, Bool
 from contract.bundle import Bundle
-from contract.features import Encoded
 from offline.embed import embed_items, known_rows
 from offline.run import Run
 from offline.tune import one_thread
@@ -132,11 +131,8 @@ def _first(state: State, case: Case) -> float:
 def _best(snapshot: Snapshot, user: int, passing: Bool) -> set[int]:
     """The rows of the true answer."""
     bundle = snapshot.bundle
-    seen = bundle.history(user)
-    recent = bundle.history_vectors[seen[-snapshot.history_length() :]]
-    profile = Encoded(bundle.users.codes[[user]], bundle.users.numbers[[user]])
-    vectors = snapshot.embed_user(user, profile, recent)
-    scores: F32 = (vectors @ bundle.item_vectors.T).max(axis=0)
+    seen, _ = bundle.history(user)
+    scores: F32 = (snapshot.embed_known(user) @ bundle.item_vectors.T).max(axis=0)
     eligible = passing.copy()
     eligible[seen] = False
     rows = np.flatnonzero(eligible)

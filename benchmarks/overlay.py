@@ -22,7 +22,6 @@ import orjson
 from benchmarks.table import Row
 from benchmarks.world import World, world
 from contract.arrays import F32
-from contract.features import Encoded
 from contract.index.exact import scan
 from contract.journal import Entry, GroupCommit, Record, SqliteJournal
 from contract.merge import merge
@@ -118,11 +117,7 @@ def _recall(state: State, made: World, users: Sequence[Recall]) -> float:
 
 
 def _user_vectors(snapshot: Snapshot, user_id: str) -> F32:
-    bundle, length = snapshot.bundle, snapshot.history_length()
-    row = bundle.user_ids.row(user_id)
-    recent = bundle.history_vectors[bundle.history(row)[-length:]]
-    profile = Encoded(bundle.users.codes[row : row + 1], bundle.users.numbers[row : row + 1])
-    return snapshot.embed_user(row, profile, recent)
+    return snapshot.embed_known(snapshot.bundle.user_ids.row(user_id))
 
 
 def _appends(folder: Path, snapshot: Snapshot) -> Iterator[Row]:

@@ -24,8 +24,6 @@ from benchmarks.served import Asked, K, questions, serving, write_lines
 from benchmarks.table import Row
 from benchmarks.world import World
 from benchmarks.wrk import CONNECTIONS
-from contract.arrays import F32
-from contract.features import Encoded
 from contract.store import LocalStore
 from offline import tune
 from offline.build import IndexChoice
@@ -34,7 +32,7 @@ from offline.publish import publish
 from offline.run import load_run
 from offline.truth import measure as measured
 from offline.truth import truth
-from service.snapshot import Snapshot, load_snapshot
+from service.snapshot import load_snapshot
 
 STAGES = ("encode", "tower", "search", "merge")
 STARTS, SHARING = 3, 4
@@ -167,7 +165,7 @@ def _publish_alike(made: World, items: int) -> _Alike:
     live = load_snapshot(made.store.bundle(channel.version))
     bundle = live.bundle
     users = np.random.default_rng(6).permutation(len(bundle.user_ids))[:ASKED].tolist()
-    vectors = np.concatenate([_user_vectors(live, user) for user in users])
+    vectors = np.concatenate([live.embed_known(user) for user in users])
     whole = truth(bundle.item_vectors, vectors, K)
     rest = truth(bundle.item_vectors, vectors, K, [bundle.seen(user) for user in users])
     found = index_of(items, "hnsw").search(vectors, K)[1]
@@ -181,13 +179,6 @@ def _publish_alike(made: World, items: int) -> _Alike:
     ours = load_snapshot(made.store.bundle(version)).index
     recalls = ((ours, whole), (ours, rest), (live.index, rest))
     return _Alike(float(naive), *(measured(index, items, one).recall for index, one in recalls))
-
-
-def _user_vectors(snapshot: Snapshot, user: int) -> F32:
-    bundle = snapshot.bundle
-    profile = Encoded(bundle.users.codes[[user]], bundle.users.numbers[[user]])
-    recent = bundle.history(user)[-snapshot.history_length() :]
-    return snapshot.embed_user(user, profile, bundle.history_vectors[recent])
 
 
 def _workers(label: str, made: World, asked: Asked) -> list[Row]:

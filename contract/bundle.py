@@ -14,6 +14,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
@@ -35,7 +36,7 @@ from contract.files import STAGING, read_small, sync
 from contract.graph import check_tower
 from contract.ids import UNKNOWN, Ids, Texts
 from contract.index import discard_index
-from contract.kinds import HISTORY, SEEN
+from contract.kinds import HISTORY, SEEN, history_of
 from contract.manifest import FileEntry, Manifest, read_manifest
 from contract.popularity import DEPTH
 from contract.sound import check_arrays
@@ -196,17 +197,18 @@ class Bundle:
         return Postings(self.manifest.attributes, self.arrays)
 
     def user_items(self, user: int) -> tuple[I32, U8]:
-        """Rows of everything that user `user` interacted with, oldest first, and the bits of what
-        each of these counts as."""
+        """Rows of everything that user `user` interacted with, oldest first, and the flags of each
+        (see contract.kinds)."""
         offsets: I64 = self.arrays["user_items_offsets"]
         its = slice(offsets[user], offsets[user + 1])
         return self.arrays["user_items_rows"][its], self.arrays["user_items_flags"][its]
 
-    def history(self, user: int) -> I32:
-        """Rows of what counts as the history of user `user`, oldest first."""
+    def history(self, user: int) -> tuple[I32, U8]:
+        """Rows of what counts as the history of user `user`, oldest first, and which history each
+        belongs to."""
         rows, flags = self.user_items(user)
-        its: I32 = rows[flags & HISTORY != 0]
-        return its
+        its = flags & HISTORY != 0
+        return rows[its], history_of(flags[its])
 
     def seen(self, user: int) -> I32:
         """Rows of what counts as seen by user `user`, oldest first."""
@@ -306,10 +308,11 @@ def write_bundle(destination: Path, fill: Callable[[Path], Manifest]) -> Manifes
     return manifest
 
 
-def open_bundle(path: Path, checked: Checked | None = None) -> Bundle:
+def open_bundle(path: Path, checked: Checked | None = None, threads: int = 1) -> Bundle:
     """Check everything, map everything. Raises BundleError with the first thing that is wrong.
 
-    What `checked` remembers is not read once more: checksums, and what is in the arrays.
+    What `checked` remembers is not read once more: checksums, which take so many threads, and what
+    is in the arrays.
     """
     manifest = read_manifest(path)
     if manifest.version != path.name:
@@ -324,8 +327,7 @@ def open_bundle(path: Path, checked: Checked | None = None) -> Bundle:
     files[manifests.NAME] = (path / manifests.NAME).lstat()
     with checked.once(path, files) if checked else nullcontext(False) as known:
         if not known:
-            for name, entry in manifest.files.items():
-                _verify(path / name, entry)
+            _verify(path, manifest.files, threads)
         for name in (USER_TOWER, ITEM_TOWER):
             check_tower(path / name)
         arrays = {name: _map(path / f"{name}.npy", name, manifest) for name in ARRAYS}
@@ -363,13 +365,18 @@ def _found(directory: Path, name: str, entry: FileEntry) -> os.stat_result:
     return found
 
 
-def _verify(path: Path, entry: FileEntry) -> None:
-    digest = _sha256(path)
-    if digest != entry.sha256:
-        raise BundleError(
-            f"{path}: sha256 {digest[:12]}, the manifest says {entry.sha256[:12]}; "
-            "the file is damaged, publish or copy again"
-        )
+def _verify(directory: Path, files: Mapping[str, FileEntry], threads: int) -> None:
+    # The largest first: no thread is left with one of them at the end.
+    names = sorted(files, key=lambda name: -files[name].size)
+    with ThreadPoolExecutor(threads) as pool:
+        digests = pool.map(lambda name: _sha256(directory / name), names)
+        for name, digest in zip(names, digests, strict=True):
+            wanted = files[name].sha256
+            if digest != wanted:
+                raise BundleError(
+                    f"{directory / name}: sha256 {digest[:12]}, the manifest says {wanted[:12]}; "
+                    "the file is damaged, publish or copy again"
+                )
 
 
 def _map(path: Path, name: str, manifest: Manifest) -> npt.NDArray[Any]:

@@ -27,6 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from contract.arrays import F32, I32
 from contract.errors import FeatureError
+from contract.kinds import Histories
 
 Kind = Literal["category", "multi", "number", "text", "vector"]
 
@@ -320,13 +321,15 @@ class Fields(BaseModel):
 
 
 class Schema(BaseModel):
-    """What both towers are fed: the features of users and items, and the longest history."""
+    """What both towers are fed: the features of users and items, and histories."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     users: Fields
     items: Fields
     history_length: Annotated[int, Field(ge=1, le=MAX_HISTORY)]
+    """The longest, of all kinds together."""
+    histories: Histories = ()
 
 
 def _unknown(name: str, known: Collection[str]) -> FeatureError:

@@ -1,15 +1,35 @@
 """What an event counts as, by its kind: one mapping for service, training and compaction."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Annotated, Literal
 
-from pydantic import ConfigDict, RootModel
+import numpy as np
+from pydantic import AfterValidator, ConfigDict, Field, RootModel
+
+from contract.arrays import U8
 
 HISTORY, SEEN = 1, 2
 """Bits of what an event counts as: input to the user tower, and not to be recommended again."""
+COUNTS = HISTORY | SEEN
+_SHIFT = 2
+"""Above these bits stands the number of the history that an event belongs to."""
+MOST = 16
+"""Histories that are told apart, at most."""
 
 Meaning = Literal["both", "history", "seen", "nothing"]
 
 BITS: dict[Meaning, int] = {"both": HISTORY | SEEN, "history": HISTORY, "seen": SEEN, "nothing": 0}
+
+
+def _several(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(names) == 1 or len(set(names)) < len(names):
+        raise ValueError("expected none, or two kinds or more, each once")
+    return names
+
+
+Histories = Annotated[tuple[str, ...], Field(max_length=MOST), AfterValidator(_several)]
+"""The kinds whose items the user tower reads apart, as histories 0, 1, ..; none: all are one.
+Events of other kinds belong to history 0, and so do items of which no kind is known."""
 
 
 class Kinds(RootModel[dict[str, Meaning]]):
@@ -19,6 +39,23 @@ class Kinds(RootModel[dict[str, Meaning]]):
 
     root: dict[str, Meaning] = {}
 
-    def bits(self, kind: str | None) -> int:
-        """None: the kind is not known."""
-        return BITS[self.root.get(kind, "both")] if kind is not None else BITS["both"]
+    def flags(self, kind: str | None, histories: Sequence[str] = ()) -> int:
+        """What an event of this kind counts as, and which history it belongs to. None: the kind is
+        not known."""
+        bits = BITS[self.root.get(kind, "both")] if kind is not None else BITS["both"]
+        return bits | number(kind, histories) << _SHIFT if bits & HISTORY else bits
+
+
+def history_of(flags: U8) -> U8:
+    """Which of the histories each belongs to."""
+    return flags >> np.uint8(_SHIFT)
+
+
+def flags_below(histories: Sequence[str]) -> int:
+    """What all flags are less than."""
+    return max(1, len(histories)) << _SHIFT
+
+
+def number(kind: str | None, histories: Sequence[str]) -> int:
+    """Which of the histories items of this kind belong to."""
+    return histories.index(kind) if kind is not None and kind in histories else 0

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from contract.arrays import I64
 from contract.errors import BundleError
 from contract.features import Fields
-from contract.kinds import BITS
+from contract.kinds import flags_below
 from contract.manifest import Manifest
 
 Array = npt.NDArray[Any]
@@ -100,7 +100,7 @@ def _limits(manifest: Manifest) -> dict[str, int]:
         "user_ids_rows": manifest.dims.users,
         "number_order": items,
         "item_states": STATES,
-        "user_items_flags": max(BITS.values()) + 1,
+        "user_items_flags": flags_below(manifest.features.histories),
     }
 
 

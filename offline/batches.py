@@ -34,6 +34,7 @@ class Batch(NamedTuple):
     users: Tensor  # (B,)
     history: Tensor  # (B, W)
     mask: Tensor  # (B, W) True for a real item
+    kinds: Tensor  # (B, W) which of the histories an item belongs to
     target: Tensor  # (B, W)
     wanted: Tensor  # (B, W) True for a real target
 
@@ -100,10 +101,10 @@ class Samples:
         hold what came before it."""
         width = int((chunks.stop - chunks.start).max()) + self.context
         sequences = self.dataset.sequences
-        history, mask = windows(sequences, chunks.users, chunks.stop - 1, width)
-        target, _ = windows(sequences, chunks.users, chunks.stop, width)
+        history = windows(sequences, chunks.users, chunks.stop - 1, width)
+        target = windows(sequences, chunks.users, chunks.stop, width).rows
         wanted: Bool = chunks.stop[:, None] + np.arange(-width, 0) >= chunks.start[:, None]
-        return Batch(*map(torch.from_numpy, (chunks.users, history, mask, target, wanted)))
+        return Batch(*map(torch.from_numpy, (chunks.users, *history, target, wanted)))
 
 
 def _by_length(sizes: I64, rows: int, generator: np.random.Generator) -> I64:

@@ -95,9 +95,7 @@ def hold_out(dataset: Dataset, recipe: Recipe) -> Split:
 
 
 def _without(sequences: Sequences, held: Bool) -> Sequences:
-    kept = ~held[sequences.items]
-    before = np.concatenate([[0], np.cumsum(kept)])
-    return Sequences(before[sequences.offsets], sequences.items[kept], sequences.times[kept])
+    return sequences.keep(~held[sequences.items])
 
 
 def embed_cold(model: Retriever, split: Split) -> Evaluation:

@@ -54,7 +54,8 @@ def user_embedder(model: Retriever, dataset: Dataset, identity: I64, history: F3
 
     @torch.no_grad()
     def embed(users: I64, positions: I64) -> F32:
-        rows, mask = windows(dataset.sequences, users, positions, dataset.schema.history_length)
+        length = dataset.schema.history_length
+        rows, mask, kinds = windows(dataset.sequences, users, positions, length)
         real = tensor(mask.astype(np.float32))
         vectors = model.user_vectors(
             model.user_identity(tensor(identity[users])),
@@ -62,6 +63,7 @@ def user_embedder(model: Retriever, dataset: Dataset, identity: I64, history: F3
             tensor(dataset.users.numbers[users]),
             history_table[tensor(rows).long()] * real.unsqueeze(2),
             real,
+            tensor(kinds).int(),
         )
         return vectors.cpu().numpy()
 

@@ -23,10 +23,16 @@ class UserTower(nn.Module):
         self.model = cast(nn.Module, model)
 
     def forward(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor, history: Tensor, mask: Tensor
+        self,
+        identity: Tensor,
+        codes: Tensor,
+        numbers: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        kinds: Tensor,
     ) -> Tensor:
         model = cast(Retriever, self.model)
-        return model.user_vectors(identity, codes, numbers, history, mask)
+        return model.user_vectors(identity, codes, numbers, history, mask, kinds)
 
 
 class ItemTower(nn.Module):
@@ -44,10 +50,12 @@ def export_towers(model: Retriever, schema: Schema, directory: Path) -> None:
     """Write user_tower.onnx and item_tower.onnx; the batch size is free, the rest is fixed."""
     cast(nn.Module, model).eval()
     identity, codes, numbers = _example(model.user_identity, schema.users)
-    history = torch.zeros(ROWS, schema.history_length, model.history_dim)
+    length = schema.history_length
+    history = torch.zeros(ROWS, length, model.history_dim)
+    mask, kinds = torch.ones(ROWS, length), torch.zeros(ROWS, length, dtype=torch.int32)
     _export(
         UserTower(model),
-        (identity, codes, numbers, history, torch.ones(ROWS, schema.history_length)),
+        (identity, codes, numbers, history, mask, kinds),
         USER_INPUTS,
         ("user_vectors",),
         directory / USER_TOWER,

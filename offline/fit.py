@@ -90,6 +90,7 @@ def prepare_recipe(recipe: Recipe, tables: Path) -> Dataset:
         recipe.history_length,
         seq=read_seq(tables),
         kinds=recipe.events,
+        histories=recipe.histories,
     )
     attributes.index(recipe, dataset)
     return dataset

@@ -44,8 +44,9 @@ def take_in(bundle: Bundle, journal: Journal) -> Intake:
     """
     encoder = _Encoder(bundle)
     changes = fold(journal, bundle.manifest.seq, encoder.takes)
-    bits = [bundle.manifest.events.bits(event.kind) for event in changes.events]
-    events = [(e, b) for e, b in zip(changes.events, bits, strict=True) if b]
+    kinds, histories = bundle.manifest.events, bundle.manifest.features.histories
+    flags = [kinds.flags(event.kind, histories) for event in changes.events]
+    events = [(e, f) for e, f in zip(changes.events, flags, strict=True) if f]
     unknown = _unknown(bundle, changes.items, (event for event, _ in events))
     posts = changes.items | dict.fromkeys(unknown, Posted({}, True))
     items = _grown(bundle.item_ids, posts)
@@ -53,7 +54,7 @@ def take_in(bundle: Bundle, journal: Journal) -> Intake:
     done = _Touches(
         users=np.array([users.row(event.user_id) for event, _ in events], np.int64),
         items=np.array([items.row(event.item_id) for event, _ in events], np.int32),
-        bits=np.array([b if e.item_id not in unknown else SEEN for e, b in events], np.uint8),
+        flags=np.array([f if e.item_id not in unknown else SEEN for e, f in events], np.uint8),
         times=np.array([event.timestamp for event, _ in events], np.int64),
     )
     posted = _posted(bundle, items, posts)
@@ -89,11 +90,11 @@ class _Encoder:
 
 
 class _Touches(NamedTuple):
-    """n events by row, oldest first, and what each counts as."""
+    """n events by row, oldest first, with their flags (see contract.kinds)."""
 
     users: I64
     items: I32
-    bits: U8
+    flags: U8
     times: I64
     """Seconds since 1970."""
 
@@ -153,7 +154,7 @@ def _states(bundle: Bundle, items: Ids, posts: Mapping[str, Posted], gone: Itera
 
 
 def _popularity(bundle: Bundle, items: int, done: _Touches) -> F32:
-    counts = np.bincount(done.items[done.bits & HISTORY != 0], minlength=items).astype(np.float32)
+    counts = np.bincount(done.items[done.flags & HISTORY != 0], minlength=items).astype(np.float32)
     counts[: len(bundle.item_ids)] += bundle.popularity
     return counts
 
@@ -166,7 +167,7 @@ def _popular(bundle: Bundle, arrays: Arrays) -> Arrays:
         manifest.popularity,
         manifest.features.users,
         Encoded(arrays["user_codes"], arrays["user_numbers"]),
-        touched.history(),
+        touched.history()[:3],
         len(arrays["item_vectors"]),
     )
 
@@ -192,7 +193,7 @@ def _touched(bundle: Bundle, users: int, done: _Touches) -> Arrays:
     return {
         "user_items_offsets": np.concatenate([[0], np.cumsum(lengths)]),
         "user_items_rows": np.concatenate([bundle.arrays["user_items_rows"], done.items])[order],
-        "user_items_flags": np.concatenate([bundle.arrays["user_items_flags"], done.bits])[order],
+        "user_items_flags": np.concatenate([bundle.arrays["user_items_flags"], done.flags])[order],
         "user_items_times": np.concatenate([bundle.arrays["user_items_times"], done.times])[order],
     }
 

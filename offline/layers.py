@@ -1,7 +1,7 @@
 """Blocks that several models share. Tensors and flat parameters only."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import cast
 
@@ -109,6 +109,41 @@ class RecencyPooling(Pooling):
 
     def steps(self, mask: Tensor) -> Tensor:
         return torch.stack([torch.ones_like(self.weights), self.weights.exp()])
+
+
+class SeparatePooling(nn.Module):
+    """Each of several histories, pooled with weights of recency of its own."""
+
+    def __init__(self, length: int, histories: int) -> None:
+        super().__init__()
+        if histories < 1:
+            raise ValueError(f"histories is {histories}, expected 1 or more")
+        self.poolings = nn.ModuleList(RecencyPooling(length) for _ in range(histories))
+        self.means = histories * RecencyPooling.means
+
+    def forward(self, history: Tensor, mask: Tensor, kinds: Tensor) -> Tensor:
+        """(B, W, H), most recent last, its mask and the number of each item's history (B, W) ->
+        (B, means H), the histories one after the other."""
+        parts = zip(self.poolings, self._parts(history, mask, kinds), strict=True)
+        return torch.cat([pooling(*part) for pooling, part in parts], dim=1)
+
+    def along(self, history: Tensor, mask: Tensor, kinds: Tensor, last: int) -> Tensor:
+        """(B, W, H), zeros where the mask (B, W) is -> (B, last, means H), as each of the last
+        positions is the end of the history."""
+        parts = zip(self.poolings, self._parts(history, mask, kinds), strict=True)
+        pooled = [cast(RecencyPooling, pooling).along(*part, last) for pooling, part in parts]
+        return torch.cat(pooled, dim=2)
+
+    def _parts(
+        self, history: Tensor, mask: Tensor, kinds: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The items of each history in their places, and its mask."""
+        if len(self.poolings) == 1:
+            yield history, mask
+            return
+        for number in range(len(self.poolings)):
+            own = mask * (kinds == number)
+            yield history * own.unsqueeze(2), own
 
 
 def perceptron(sizes: Sequence[int], dropout: float = 0.0) -> nn.Sequential:

@@ -43,7 +43,7 @@ def nearest(dataset: Dataset) -> Evaluation:
 
     def embed_users(users: I64, positions: I64) -> F32:
         length = dataset.schema.history_length
-        rows, mask = windows(dataset.sequences, users, positions, length)
+        rows, mask, _ = windows(dataset.sequences, users, positions, length)
         histories = [found[row[real]].sum(axis=0) for row, real in zip(rows, mask, strict=True)]
         return np.stack(histories)[:, None]
 

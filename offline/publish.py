@@ -72,7 +72,7 @@ def _arrays(
             run.description.recipe.popularity,
             dataset.schema.users,
             dataset.users,
-            dataset.sequences,
+            dataset.sequences[:3],
             len(dataset.item_ids),
         ),
         "user_codes": dataset.users.codes,

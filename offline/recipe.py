@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contract.attributes import AttributeKind
 from contract.errors import RecipeError
 from contract.features import Kind
-from contract.kinds import Kinds
+from contract.kinds import HISTORY, Histories, Kinds
 from contract.popularity import Popularity
 
 
@@ -51,6 +51,8 @@ class Recipe(_Part):
     features: Features = Features()
     events: Kinds = Kinds()
     """Kind of event -> what it counts as; both, where it is not named."""
+    histories: Histories = ()
+    """Kinds of events that the model reads apart; others belong to the first."""
     attributes: dict[str, AttributeKind] | None = None
     """Column of the items table -> kind: what requests may filter by. None: every category, multi
     and number feature of the items."""
@@ -94,6 +96,12 @@ def parse_recipe(document: Mapping[str, Any], name: str) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         raise RecipeError(f"{name}: {_explain(first['loc'], first)}") from error
+    for kind in recipe.histories:
+        if not recipe.events.flags(kind) & HISTORY:
+            raise RecipeError(
+                f"{name}: histories has '{kind}', whose events do not count as history; change "
+                f"events.{kind} or take it out of histories"
+            )
     segment, users = recipe.popularity.segment, recipe.features.users
     if segment is not None and users.get(segment) != "category":
         known = ", ".join(n for n, kind in users.items() if kind == "category") or "none"

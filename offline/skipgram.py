@@ -33,7 +33,7 @@ class Pairs(NamedTuple):
         center, near = (torch.from_numpy(rows).unsqueeze(1) for rows in self)
         real = torch.ones_like(center, dtype=torch.bool)
         users = torch.zeros(len(center), dtype=torch.int64)
-        return Batch(users, center, real, near, real)
+        return Batch(users, center, real, torch.zeros_like(center), near, real)
 
 
 def positions(begin: I64, until: I64) -> I64:

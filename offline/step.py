@@ -145,6 +145,7 @@ class Step:
             self.user_numbers[rows],
             history,
             mask.float(),
+            batch.kinds.to(self.device).int(),
         )
         wanted = batch.wanted.to(self.device)
         last = wanted.shape[1] - int(wanted.any(0).nonzero()[0])

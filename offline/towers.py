@@ -12,7 +12,7 @@ from contract.arrays import F32, I64
 from contract.bundle import ITEM_TOWER, USER_TOWER, Bundle
 from contract.features import Encoded
 
-USER_INPUTS = ("identity", "codes", "numbers", "history", "mask")
+USER_INPUTS = ("identity", "codes", "numbers", "history", "mask", "kinds")
 ITEM_INPUTS = ("identity", "codes", "numbers")
 BLOCK = 4096
 
@@ -50,12 +50,14 @@ def user_vectors(towers: Towers, bundle: Bundle, users: I64) -> F32:
     length, dims = bundle.manifest.features.history_length, bundle.manifest.dims
     history = np.zeros((len(users), length, dims.history), np.float32)
     mask = np.zeros((len(users), length), np.float32)
+    kinds = np.zeros((len(users), length), np.int32)
     for n, user in enumerate(users.tolist()):
-        rows = bundle.history(user)[-length:]
+        rows, numbers = (one[-length:] for one in bundle.history(user))
         history[n, length - len(rows) :] = bundle.history_vectors[rows]
         mask[n, length - len(rows) :] = 1.0
-    codes, numbers = bundle.users.codes[users], bundle.users.numbers[users]
-    values = (bundle.user_identity[users + 1], codes, numbers, history, mask)
+        kinds[n, length - len(rows) :] = numbers
+    profile = bundle.users.codes[users], bundle.users.numbers[users]
+    values = (bundle.user_identity[users + 1], *profile, history, mask, kinds)
     return run_tower(towers.user, dict(zip(USER_INPUTS, values, strict=True)))[0]
 
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from contract.errors import LISTED, MalformedRequest, TandemError, TooLarge
 from contract.journal import GroupCommit, open_journal
 from contract.store import open_store
-from service import console
+from service import console, schemas
 from service.admission import Gate
 from service.cache import Cache
 from service.errors import error_answer, failure, refusal
@@ -149,8 +149,8 @@ async def _on_malformed(request: Request, error: Exception) -> Response:
 
 
 def _field(location: Sequence[str | int]) -> str:
-    """Without the tags that tell one item or event from many."""
-    return ".".join(str(part) for part in location if part not in ("one", "many"))
+    """Without the names of what it might have been."""
+    return ".".join(str(part) for part in location if part not in schemas.ALTERNATIVES)
 
 
 def _problem(request: Request, error: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Who asks: a known user, a session, a profile, or nobody."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ from contract.arrays import I64, U8
 from contract.errors import FeatureError
 from contract.features import Encoded
 from contract.ids import UNKNOWN
-from contract.kinds import HISTORY, SEEN
+from contract.kinds import COUNTS, HISTORY, SEEN, history_of, number
 from service.answer import Source
 from service.request import Recall
 from service.state import State
@@ -18,6 +19,8 @@ class Asker(NamedTuple):
     row: int
     profile: Encoded
     history: I64
+    kinds: U8
+    """Which history each item of `history` belongs to."""
     seen: I64
     source: Source
     segment: int
@@ -28,13 +31,14 @@ def identify(state: State, request: Recall) -> Asker:
     """Raises FeatureError for a profile that the schema cannot encode."""
     bundle = state.snapshot.bundle
     row = bundle.user_ids.row(request.user_id) if request.user_id is not None else UNKNOWN
-    touched, bits = _touched(state, request.user_id, row)
-    whole = bool((bits == HISTORY | SEEN).all())
-    seen = touched if whole else touched[bits & SEEN != 0]
+    touched, flags = _touched(state, request.user_id, row)
+    whole = bool((flags & COUNTS == COUNTS).all())
+    seen = touched if whole else touched[flags & SEEN != 0]
     if request.history is None:
-        history = touched if whole else touched[bits & HISTORY != 0]
+        read = slice(None) if whole else flags & HISTORY != 0
+        history, kinds = touched[read], history_of(flags[read])
     else:
-        history = state.overlay.rows(request.history)
+        history, kinds = _given(state, request.history, request.kinds)
         seen = np.concatenate([seen, history])
     if row != UNKNOWN and (len(history) or request.features or _described(state, row)):
         source: Source = "model"
@@ -45,26 +49,38 @@ def identify(state: State, request: Recall) -> Asker:
     else:
         source = "fallback"
     profile = _profile(state, request, row)
-    return Asker(row, profile, history, seen, source, _segment(state, profile))
+    return Asker(row, profile, history, kinds, seen, source, _segment(state, profile))
 
 
 def _touched(state: State, user_id: str | None, row: int) -> tuple[I64, U8]:
-    """Rows of all that a user touched, oldest first, and what each touch counts as: the bundle's,
-    then the live ones."""
+    """Rows of all that a user touched, oldest first, and the flags of each touch: first the
+    bundle's, then the live ones."""
     if row != UNKNOWN:
-        known, bits = state.snapshot.bundle.user_items(row)
+        known, flags = state.snapshot.bundle.user_items(row)
     else:
-        known, bits = np.empty(0, np.int32), np.empty(0, np.uint8)
+        known, flags = np.empty(0, np.int32), np.empty(0, np.uint8)
     rows = state.overlay.current(known.astype(np.int64))
     live = state.users.events(user_id) if user_id is not None else ()
-    found = [(r, b) for item_id, b in live if (r := state.overlay.row(item_id)) != UNKNOWN]
+    found = [(r, f) for item_id, f in live if (r := state.overlay.row(item_id)) != UNKNOWN]
     if not found:
-        return rows, bits
-    live_rows, live_bits = zip(*found, strict=True)
+        return rows, flags
+    live_rows, live_flags = zip(*found, strict=True)
     return (
         np.concatenate([rows, np.array(live_rows, np.int64)]),
-        np.concatenate([bits, np.array(live_bits, np.uint8)]),
+        np.concatenate([flags, np.array(live_flags, np.uint8)]),
     )
+
+
+def _given(state: State, history: Sequence[str], kinds: Sequence[str | None]) -> tuple[I64, U8]:
+    """Of the items that are known, the rows, and which history each belongs to."""
+    histories = state.snapshot.bundle.manifest.features.histories
+    if not (kinds and histories):
+        rows = state.overlay.rows(history)
+        return rows, np.zeros(len(rows), np.uint8)
+    numbers = [number(kind, histories) for kind in kinds]
+    rows = np.array([state.overlay.row(item_id) for item_id in history], np.int64)
+    known = rows != UNKNOWN
+    return rows[known], np.array(numbers, np.uint8)[known]
 
 
 def _described(state: State, row: int) -> bool:

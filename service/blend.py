@@ -66,7 +66,8 @@ def blend(query: Query, filter_: Filter, request: Recall, wanted: Blend) -> Blen
     slate.fill(pool, k, rules)
     # A cap may leave too few of the candidates: there may be others further down.
     while len(slate) < k and len(found[0].rows) == depth:
-        more = find(query, filter_.without(catalogue.closed(slate)), wanted.sources, depth)
+        rest, before = filter_.without(catalogue.closed(slate)), found[-1].before + depth
+        more = find(query, rest, wanted.sources, depth, before)
         if not len(more.rows):
             break
         found.append(more)

@@ -118,9 +118,12 @@ def _place(state: State, askers: Sequence[Asker]) -> None:
     """Their histories into the places of the user tower."""
     length = state.snapshot.history_length()
     recent = [asker.history[-length:] for asker in askers]
-    places = state.snapshot.user_tower.places([len(rows) for rows in recent])
+    tower = state.snapshot.user_tower
+    places = tower.places([len(rows) for rows in recent])
     for rows, place in zip(recent, places, strict=True):
         state.overlay.put_history(rows, place)
+    if tower.tells_apart:
+        tower.tell_apart([asker.kinds[-length:] for asker in askers])
 
 
 def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> Answer:

@@ -51,7 +51,7 @@ def _places(blending: Blending) -> list[Places]:
         for name, (rows, scores, *_) in found.lists.items():
             among = np.flatnonzero(np.isin(rows, wanted))
             for at, score in zip(among.tolist(), as_sent(scores[among]), strict=True):
-                places[int(rows[at])].setdefault(name, Place(at + 1, score))
+                places[int(rows[at])].setdefault(name, Place(found.before + at + 1, score))
     return list(places.values())
 
 

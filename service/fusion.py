@@ -9,16 +9,16 @@ from contract.arrays import F32, I64
 RANK_CONSTANT = 60
 
 
-def fuse(lists: Sequence[I64], weights: Sequence[float]) -> tuple[I64, F32]:
+def fuse(lists: Sequence[I64], weights: Sequence[float], before: int = 0) -> tuple[I64, F32]:
     """Ranked lists of distinct rows, the best first -> all rows, the best first, and their scores.
 
-    The score of a row is the sum of weight / (60 + rank) over the lists that hold it, ranks from 1;
-    of equal scores the lower row leads (reciprocal rank fusion: Cormack, Clarke and Buettcher,
-    "Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank Learning Methods", SIGIR
-    2009; the weights are an addition).
+    The score of a row is the sum of weight / (60 + rank) over the lists that hold it, ranks from 1
+    after so many `before` each list; of equal scores the lower row leads (reciprocal rank fusion:
+    Cormack, Clarke and Buettcher, "Reciprocal Rank Fusion Outperforms Condorcet and Individual Rank
+    Learning Methods", SIGIR 2009; the weights are an addition).
     """
     parts = [
-        weight / (RANK_CONSTANT + np.arange(1, len(rows) + 1))
+        weight / (RANK_CONSTANT + before + np.arange(1, len(rows) + 1))
         for rows, weight in zip(lists, weights, strict=True)
     ]
     rows, place = np.unique(np.concatenate(lists), return_inverse=True)

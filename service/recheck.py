@@ -144,13 +144,14 @@ def ask(state: State, request: Recall, answer: Answer) -> Question:
     overlay, snapshot = state.overlay, state.snapshot
     asker = identify(state, request)
     filter_ = filter_of(state, request, asker.seen)
-    history = overlay.history_vectors(asker.history[-snapshot.history_length() :])
+    recent = slice(-snapshot.history_length(), None)
+    history = overlay.history_vectors(asker.history[recent])
     return Question(
         state,
         filter_,
         filter_.overlay_slots(),
         overlay.vectors,
-        snapshot.embed_user(asker.row, asker.profile, history),
+        snapshot.embed_user(asker.row, asker.profile, history, asker.kinds[recent]),
         request.k,
         overlay.rows([item.item_id for item in answer.items[:]]),
     )

@@ -37,6 +37,8 @@ class Recall:
     user_id: str | None = None
     history: Sequence[str] | None = None
     """Item ids, oldest first, instead of what the service knows of the user."""
+    kinds: Sequence[str | None] = ()
+    """By what kind of event each item of `history` was touched; (): nothing is said of it."""
     features: Mapping[str, Any] | None = None
     """The profile, instead of the known one."""
     exclude: Sequence[str] = ()

@@ -22,6 +22,7 @@ from service.request import Reserve, SourceName
 LAST_SECOND = 253_402_300_799
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
+EventKind = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 def _storable(features: dict[str, Any]) -> dict[str, Any]:
@@ -106,9 +107,16 @@ class RecommendationQuery(Wanted):
     )
 
 
+class Touch(_Body):
+    item_id: Id
+    kind: EventKind | None = Field(
+        None, description="Of the event, where the model reads several histories."
+    )
+
+
 class RecommendationRequest(Wanted):
     user_id: Id | None = None
-    history: list[Id] | None = Field(
+    history: list[Id | Touch] | None = Field(
         None, description="Item ids, oldest first, instead of what the service knows of the user."
     )
     features: Features | None = Field(
@@ -214,16 +222,18 @@ class EventBody(_Body):
     timestamp: int | None = Field(
         None, ge=0, le=LAST_SECOND, description="Seconds since 1970; default: now."
     )
-    kind: str = Field(
+    kind: EventKind = Field(
         "view",
-        min_length=1,
-        max_length=64,
         description="The recipe says whether it counts as history, as seen, both or nothing.",
     )
 
 
 class EventsBody(_Body):
     events: list[EventBody] = Field(min_length=1)
+
+
+ALTERNATIVES = frozenset({"one", "many", "constrained-str", Touch.__name__})
+"""What pydantic puts into the place of an error where a value may be of several kinds."""
 
 
 def _has(key: str) -> Discriminator:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contract.arrays import F32, I32
+from contract.arrays import F32, I32, U8
 from contract.bundle import Bundle, open_bundle
 from contract.checked import Checked
 from contract.errors import BundleError
@@ -89,12 +89,22 @@ class Snapshot:
     def selector(self) -> Selector:
         return Selector(self.bundle.postings, self.bundle.item_vectors)
 
-    def embed_user(self, user: int, profile: Encoded, history: F32) -> F32:
+    def embed_user(self, user: int, profile: Encoded, history: F32, kinds: U8) -> F32:
         """User row (-1: unknown), encoded profile of one user, the last at most L of their history
-        (n, H), oldest first -> the user vectors (K, D). For one thread at a time."""
+        (n, H), oldest first, and which history each belongs to (n,) -> the user vectors (K, D). For
+        one thread at a time."""
         self.user_tower.places([len(history)])[0][:] = history
+        self.user_tower.tell_apart([kinds])
         vectors: F32 = self.embed_users([user], [profile])[0]
         return vectors
+
+    def embed_known(self, user: int) -> F32:
+        """The user vectors (K, D) of a user of the bundle, out of nothing but the bundle."""
+        bundle = self.bundle
+        rows, kinds = bundle.history(user)
+        recent, its = slice(-self.history_length(), None), slice(user, user + 1)
+        profile = Encoded(bundle.users.codes[its], bundle.users.numbers[its])
+        return self.embed_user(user, profile, bundle.history_vectors[rows[recent]], kinds[recent])
 
     def embed_users(self, users: Sequence[int], profiles: Sequence[Encoded]) -> F32:
         """The same of B users, whose histories are in the places of the user tower -> (B, K, D)."""
@@ -102,9 +112,9 @@ class Snapshot:
         return self.user_tower.few(identity, profiles)
 
 
-def load_snapshot(path: Path, checked: Checked | None = None) -> Snapshot:
+def load_snapshot(path: Path, checked: Checked | None = None, threads: int = 1) -> Snapshot:
     """Open, check, prefault and rehearse the bundle in `path`. Raises BundleError."""
-    bundle = open_bundle(path, checked)
+    bundle = open_bundle(path, checked, threads)
     manifest = bundle.manifest
     filename = load_backend(manifest.index.backend).filename
     if filename and filename not in manifest.files:
@@ -157,7 +167,8 @@ def _reads_profile(bundle: Bundle, tower: UserTower) -> bool:
     count, length = 1 + len(rows), bundle.manifest.features.history_length
     history = np.zeros((count, length, bundle.manifest.dims.history), np.float32)
     mask = np.zeros((count, length), np.float32)
-    vectors = tower(bundle.user_identity[np.zeros(count, np.int64)], profiles, history, mask)
+    kinds = np.zeros((count, length), np.int32)
+    vectors = tower(bundle.user_identity[np.zeros(count, np.int64)], profiles, history, mask, kinds)
     return bool(np.abs(vectors - vectors[0]).max() > SAME_VECTOR)
 
 
@@ -166,12 +177,7 @@ def _rehearse(snapshot: Snapshot) -> None:
     bundle = snapshot.bundle
     for request in bundle.golden:
         user = bundle.user_ids.row(request.user_id)
-        rows = bundle.history(user)[-snapshot.history_length() :]
-        history = bundle.history_vectors[rows]
-        profile = Encoded(
-            bundle.users.codes[user : user + 1], bundle.users.numbers[user : user + 1]
-        )
-        vectors = snapshot.embed_user(user, profile, history)
+        vectors = snapshot.embed_known(user)
         found, scores = snapshot.index.search(vectors, len(request.rows[0]))
         wanted = np.array(request.rows)
         overlap = np.mean([np.isin(f, w).mean() for f, w in zip(found, wanted, strict=True)])

@@ -36,6 +36,8 @@ class Found:
     rows: I64
     scores: F32
     lists: Mapping[SourceName, Candidates]
+    before: int = 0
+    """So many candidates of each source came before these, in earlier looks."""
 
     @property
     def widened(self) -> bool:
@@ -78,19 +80,22 @@ SOURCES: dict[SourceName, Callable[[Query, Filter, int], Candidates]] = {
 }
 
 
-def find(query: Query, filter_: Filter, weights: Mapping[SourceName, float], k: int) -> Found:
-    """The k best eligible items of the sources together. Where they give fewer, popular items come
-    behind, so that there are k whenever k are eligible.
+def find(
+    query: Query, filter_: Filter, weights: Mapping[SourceName, float], k: int, before: int = 0
+) -> Found:
+    """The k best eligible items of the sources together, after so many `before` of each, which the
+    filter leaves out. Where they give fewer, popular items come behind, so that there are k
+    whenever k are eligible.
 
     The scores are those of the source where one alone gave candidates, else those of `fuse`."""
     asked = {name: SOURCES[name](query, filter_, k) for name in weights}
     lists = {name: candidates for name, candidates in asked.items() if len(candidates.rows)}
     if len(lists) > 1:
         each = [candidates.rows for candidates in lists.values()]
-        rows, scores = fuse(each, [weights[name] for name in lists])
+        rows, scores = fuse(each, [weights[name] for name in lists], before)
     else:
         rows, scores, *_ = next(iter(lists.values()), NONE)
-    found = Found(rows[:k], scores[:k], lists)
+    found = Found(rows[:k], scores[:k], lists, before)
     return found if len(rows) >= k or "popular" in weights else _filled(query, filter_, found, k)
 
 
@@ -99,10 +104,11 @@ def _filled(query: Query, filter_: Filter, found: Found, k: int) -> Found:
     if not len(more.rows):
         return found
     if not len(found.rows):
-        return Found(more.rows, more.scores, {"popular": more})
+        return Found(more.rows, more.scores, {"popular": more}, found.before)
     behind = np.full(len(more.rows), min(0.0, float(found.scores[-1])), np.float32)
     return Found(
         np.concatenate([found.rows, more.rows]),
         np.concatenate([found.scores, behind]),
         {**found.lists, "popular": more},
+        found.before,
     )

@@ -36,9 +36,10 @@ class State:
     def apply(self, records: Sequence[Record]) -> None:
         """Take in journal records that follow those already applied."""
         self.overlay.apply(records)
-        kinds = self.snapshot.bundle.manifest.events
+        manifest = self.snapshot.bundle.manifest
+        kinds, histories = manifest.events, manifest.features.histories
         for record in records:
             if record.kind == "event":
                 body = record.body
-                bits = kinds.bits(body.get("kind"))
-                self.users.add(body["user_id"], body["item_id"], bits, record.seq)
+                flags = kinds.flags(body.get("kind"), histories)
+                self.users.add(body["user_id"], body["item_id"], flags, record.seq)

@@ -127,17 +127,17 @@ class Swapper:
     def _load_in_turn(self, version: str) -> Loaded:
         """Runs in a thread of its own. Where a bundle runs, it goes first: the thread is of low
         priority, and one worker loads at a time, so that the others have the cores. Workers that
-        serve nothing yet have nothing to wait for."""
+        serve nothing yet have nothing to wait for; the one that checks the bundle has all cores."""
         if self._live.version is None:
-            return self._load(version)
+            return self._load(version, threads=len(os.sched_getaffinity(0)))
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOADING_NICENESS)
         with turn(self._turns):
-            return self._load(version)
+            return self._load(version, threads=1)
 
-    def _load(self, version: str) -> Loaded:
+    def _load(self, version: str, threads: int) -> Loaded:
         directory = self._store.bundle(version)
         require_shareable(directory, self._workers)
-        snapshot = load_snapshot(directory, self._checked)
+        snapshot = load_snapshot(directory, self._checked, threads)
         journal = open_journal(self._journal_uri)
         try:
             state = State.of(snapshot, self._max_user_events, journal.identity())

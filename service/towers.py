@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from contract.arrays import F32
+from contract.arrays import F32, I32, U8
 from contract.bundle import ITEM_TOWER, USER_TOWER, Bundle
 from contract.errors import BundleError
 from contract.features import Encoded
 
 ITEM = ("identity", "codes", "numbers")
-USER = (*ITEM, "history", "mask")
+USER = (*ITEM, "history", "mask", "kinds")
 """What a tower may be fed; one that does not need all of it has fewer inputs."""
 FEW = 16
 """Users that the user tower takes at once through arrays that are kept."""
@@ -28,15 +28,22 @@ class UserTower:
         self._inputs = {node.name for node in self._session.get_inputs()}
         self._kept = _Kept(self._session, bundle)
 
-    def __call__(self, identity: F32, profile: Encoded, history: F32, mask: F32) -> F32:
+    @property
+    def tells_apart(self) -> bool:
+        """Whether it reads several histories."""
+        return "kinds" in self._inputs
+
+    def __call__(self, identity: F32, profile: Encoded, history: F32, mask: F32, kinds: I32) -> F32:
         """identity (B, E), profile of B users, history (B, L, H) with the most recent item last,
-        mask (B, L) of 1.0 for a real item -> user vectors (B, K, D)."""
+        mask (B, L) of 1.0 for a real item, kinds (B, L) of the history that it belongs to -> user
+        vectors (B, K, D)."""
         values = {
             "identity": identity,
             "codes": profile.codes,
             "numbers": profile.numbers,
             "history": history,
             "mask": mask,
+            "kinds": kinds,
         }
         vectors: F32 = _run(self._session, self._inputs, values)[0]
         return vectors
@@ -45,6 +52,10 @@ class UserTower:
         """Where the histories of B users go, (n, H) each, oldest first: B at most FEW, n at most L.
         For one thread at a time."""
         return self._kept.places(lengths)
+
+    def tell_apart(self, kinds: Sequence[U8]) -> None:
+        """To which history each item in the places belongs, where `tells_apart`."""
+        self._kept.tell_apart(kinds)
 
     def few(self, identity: F32, profiles: Sequence[Encoded]) -> F32:
         """identity (B, E) and profiles of one user each, whose histories are in their places ->
@@ -65,6 +76,7 @@ class _Kept:
         self._numbers = np.zeros((FEW, schema.users.number_width), np.float32)
         self._history = np.zeros((FEW, length, dims.history), np.float32)
         self._mask = np.zeros((FEW, length), np.float32)
+        self._kinds = np.zeros((FEW, length), np.int32)
         self._vectors = np.zeros((FEW, dims.interests, dims.dim), np.float32)
         self._runs: dict[int, Callable[[], None]] = {}
 
@@ -76,6 +88,10 @@ class _Kept:
                 self._history[at, :empty] = 0.0
                 self._mask[at, :empty], self._mask[at, empty:] = 0.0, 1.0
         return [self._history[at, whole - length :] for at, length in enumerate(lengths)]
+
+    def tell_apart(self, kinds: Sequence[U8]) -> None:
+        for place, own in zip(self._kinds, kinds, strict=False):
+            place[len(place) - len(own) :] = own
 
     def __call__(self, identity: F32, profiles: Sequence[Encoded]) -> F32:
         count = len(profiles)
@@ -96,6 +112,7 @@ class _Kept:
             "numbers": self._numbers,
             "history": self._history,
             "mask": self._mask,
+            "kinds": self._kinds,
         }
         binding = self._session.io_binding()
         for node in self._session.get_inputs():

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class LiveUsers:
-    """User id -> the ids of the items they touched, oldest first, and what each touch counts as.
+    """User id -> the ids of the items they touched, oldest first, and the flags of each touch.
 
     Ids, not rows: an item may be posted after the event that names it.
     """
@@ -18,15 +18,15 @@ class LiveUsers:
     def __len__(self) -> int:
         return len(self._events)
 
-    def add(self, user_id: str, item_id: str, bits: int, seq: int) -> None:
-        """`bits` as in contract.kinds; an event that counts as nothing is not kept. `seq` is its
+    def add(self, user_id: str, item_id: str, flags: int, seq: int) -> None:
+        """`flags` as in contract.kinds; an event that counts as nothing is not kept. `seq` is its
         journal position."""
-        if not bits:
+        if not flags:
             return
         events = self._events.get(user_id)
         if events is None:
             events = self._events[user_id] = deque(maxlen=self._max_events)
-        events.append((item_id, bits))
+        events.append((item_id, flags))
         self._seqs[user_id] = seq
 
     def seq(self, user_id: str) -> int:
@@ -34,5 +34,5 @@ class LiveUsers:
         return self._seqs.get(user_id, 0)
 
     def events(self, user_id: str) -> Iterable[tuple[str, int]]:
-        """Item ids and bits, oldest first."""
+        """Item ids and flags, oldest first."""
         return self._events.get(user_id, ())

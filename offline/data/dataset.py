@@ -17,24 +17,31 @@ from contract.arrays import I32, I64, U8, Bool
 from contract.bundle import ItemState
 from contract.errors import DataError, FeatureError
 from contract.features import KINDS, Encoded, Fields, Kind, Schema
-from contract.kinds import HISTORY, Kinds
+from contract.kinds import HISTORY, Histories, Kinds, history_of
 from offline.data.tables import STATES, Tables
 
 SEQ_FILE = "journal.json"
 
 
 class Sequences(NamedTuple):
-    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32, and
-    when each was touched, in seconds since 1970."""
+    """The items of user u in order of time: items[offsets[u] : offsets[u + 1]], rows as int32, when
+    each was touched, in seconds since 1970, and which of the schema's histories it belongs to."""
 
     offsets: I64
     items: I32
     times: I64
+    kinds: U8
+
+    def keep(self, kept: Bool) -> "Sequences":
+        """Those among all items for which `kept` holds."""
+        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        offsets = before[self.offsets]
+        return Sequences(offsets, self.items[kept], self.times[kept], self.kinds[kept])
 
 
 class Touched(NamedTuple):
-    """All that user u touched in order of time: items[offsets[u] : offsets[u + 1]], and in `flags`
-    the bits of what each counts as."""
+    """All that user u touched in order of time: items[offsets[u] : offsets[u + 1]], each with its
+    flags (see contract.kinds)."""
 
     offsets: I64
     items: I32
@@ -44,10 +51,8 @@ class Touched(NamedTuple):
     def history(self) -> Sequences:
         """What counts as history."""
         kept = self.flags & HISTORY != 0
-        if kept.all():
-            return Sequences(self.offsets, self.items, self.times)
-        before = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
-        return Sequences(before[self.offsets], self.items[kept], self.times[kept])
+        whole = Sequences(self.offsets, self.items, self.times, history_of(self.flags))
+        return whole if kept.all() else whole.keep(kept)
 
 
 class Split(NamedTuple):
@@ -104,14 +109,20 @@ class Dataset:
         return np.arange(len(self.sequences.items)) < np.repeat(until, lengths)
 
 
-def windows(sequences: Sequences, users: I64, positions: I64, length: int) -> tuple[I32, Bool]:
-    """The `length` items before each position, left-padded: rows (B, L), and which are real (B, L).
+class Windows(NamedTuple):
+    """Left-padded: the last column is always the most recent item."""
 
-    Left padding: the last column is always the most recent item.
-    """
+    rows: I32  # (B, L)
+    mask: Bool  # (B, L) which are real
+    kinds: U8  # (B, L)
+
+
+def windows(sequences: Sequences, users: I64, positions: I64, length: int) -> Windows:
+    """The `length` items before each position."""
     at = positions[:, None] + np.arange(-length, 0)
     mask = at >= sequences.offsets[users][:, None]
-    return np.where(mask, sequences.items[np.maximum(at, 0)], 0), mask
+    at = np.maximum(at, 0)
+    return Windows(np.where(mask, sequences.items[at], 0), mask, sequences.kinds[at])
 
 
 def prepare(
@@ -121,6 +132,7 @@ def prepare(
     history_length: int,
     seq: int = 0,
     kinds: Kinds = Kinds(),  # noqa: B008
+    histories: Histories = (),
 ) -> Dataset:
     """Number the items and users, order the interactions, fit and apply the feature encoder.
 
@@ -131,7 +143,8 @@ def prepare(
     users = _catalogue(tables.users, tables.interactions, "user_id")
     item_fields, item_codes = _fit("items", items, item_features)
     user_fields, user_codes = _fit("users", users, user_features)
-    touched = _touched(tables.interactions, users, items, kinds)
+    flags = _flags(tables.interactions, kinds, histories)
+    touched = _touched(tables.interactions, users, items, flags)
     return Dataset(
         item_ids=items["item_id"].to_list(),
         user_ids=users["user_id"].to_list(),
@@ -139,7 +152,12 @@ def prepare(
         users=user_codes,
         touched=touched,
         sequences=touched.history(),
-        schema=Schema(users=user_fields, items=item_fields, history_length=history_length),
+        schema=Schema(
+            users=user_fields,
+            items=item_fields,
+            history_length=history_length,
+            histories=histories,
+        ),
         attributes=items.drop("item_id", *STATES, strict=False),
         states=_states(items),
         seq=seq,
@@ -187,11 +205,11 @@ def _states(items: pl.DataFrame) -> U8:
 
 
 def _touched(
-    interactions: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, kinds: Kinds
+    interactions: pl.DataFrame, users: pl.DataFrame, items: pl.DataFrame, flags: pl.Expr
 ) -> Touched:
     ordered = (
         interactions.lazy()
-        .select("user_id", "item_id", "timestamp", flags=_flags(interactions, kinds))
+        .select("user_id", "item_id", "timestamp", flags=flags)
         .with_row_index("position")
         .join(users.lazy().select("user_id").with_row_index("user"), on="user_id")
         .join(items.lazy().select("item_id").with_row_index("item"), on="item_id")
@@ -206,11 +224,19 @@ def _touched(
     return Touched(offsets, *columns)
 
 
-def _flags(interactions: pl.DataFrame, kinds: Kinds) -> pl.Expr:
-    """What each interaction counts as; one whose kind is not known counts as both."""
-    every = pl.lit(kinds.bits(None), pl.UInt8)
-    if "kind" not in interactions.columns:
-        return every
-    found = interactions["kind"].drop_nulls().unique().to_list()
-    bits = {kind: kinds.bits(kind) for kind in found}
-    return pl.col("kind").replace_strict(bits, default=kinds.bits(None), return_dtype=pl.UInt8)
+def _flags(interactions: pl.DataFrame, kinds: Kinds, histories: Histories) -> pl.Expr:
+    """Of each interaction. Raises DataError where none is of a kind that `histories` names."""
+    found = []
+    if "kind" in interactions.columns:
+        found = interactions["kind"].drop_nulls().unique().to_list()
+    for kind in histories:
+        if kind not in found:
+            raise DataError(
+                f"interactions: none is of kind '{kind}', which the recipe reads apart; known are "
+                f"{', '.join(sorted(found)) or 'none'}; change histories in the recipe"
+            )
+    unknown = kinds.flags(None)
+    if not found:
+        return pl.lit(unknown, pl.UInt8)
+    flags = {kind: kinds.flags(kind, histories) for kind in found}
+    return pl.col("kind").replace_strict(flags, default=unknown, return_dtype=pl.UInt8)

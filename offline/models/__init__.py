@@ -44,7 +44,7 @@ MODELS: dict[str, type] = {
 
 DATA_PARAMETERS = frozenset(
     {"users", "items", "user_blocks", "item_blocks", "user_numbers", "item_numbers"}
-    | {"history_length"}
+    | {"history_length", "histories"}
 )
 """Constructor arguments that come from the data, never from a recipe."""
 
@@ -59,6 +59,12 @@ def create_model(
     if name not in MODELS:
         raise RecipeError(f"model '{name}': unknown; known are {', '.join(MODELS)}")
     check_parameters(f"model '{name}'", MODELS[name], parameters, DATA_PARAMETERS)
+    histories = {"histories": max(1, len(schema.histories))} if reads_several(name) else {}
+    if schema.histories and not histories:
+        raise RecipeError(
+            f"model '{name}': reads one history, the recipe has {', '.join(schema.histories)}; "
+            f"leave histories out or take {', '.join(filter(reads_several, MODELS))}"
+        )
     try:
         model = MODELS[name](
             users=users,
@@ -68,11 +74,17 @@ def create_model(
             user_numbers=schema.users.number_width,
             item_numbers=schema.items.number_width,
             history_length=schema.history_length,
+            **histories,
             **parameters,
         )
     except (ValueError, RuntimeError) as error:  # torch's words for an impossible size or rate
         raise RecipeError(f"model '{name}': {error}; change [parameters]") from error
     return cast(Retriever, model)
+
+
+def reads_several(name: str) -> bool:
+    """Whether the model tells several histories of a user apart."""
+    return "histories" in inspect.signature(MODELS[name]).parameters
 
 
 def check_parameters(

@@ -35,11 +35,13 @@ class Retriever(Protocol):
         numbers: Tensor,
         history: Tensor,
         mask: Tensor,
+        kinds: Tensor,
         *,
         last: int | None = None,
     ) -> Tensor:
         """What training sees: identity (B, E), codes (B, C) int, numbers (B, F), history (B, W, H)
-        oldest first, mask (B, W) of 1.0 for a real item; where it is 0.0 the history is zeros ->
+        oldest first, mask (B, W) of 1.0 for a real item; where it is 0.0 the history is zeros,
+        kinds (B, W) int of which history each item belongs to, for a model that reads several ->
         (B, W, K, D), at each position the user vectors as they were when its item was the most
         recent one. The last position is what `user_vectors` gives. With `last` only so many
         positions from the end, (B, last, K, D); the others are read, and nothing is worked out for
@@ -50,10 +52,15 @@ class Retriever(Protocol):
         ...
 
     def user_vectors(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor, history: Tensor, mask: Tensor
+        self,
+        identity: Tensor,
+        codes: Tensor,
+        numbers: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        kinds: Tensor,
     ) -> Tensor:
-        """identity (B, E), codes (B, C) int, numbers (B, F), history (B, L, H) with the most recent
-        item last, mask (B, L) of 1.0 for a real item; where it is 0.0 the history is zeros ->
+        """As `sequence_vectors` is given, history (B, L, H) with the most recent item last ->
         (B, K, D)."""
         ...
 

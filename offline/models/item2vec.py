@@ -69,6 +69,7 @@ class Item2vec(PairedItems):
         numbers: Tensor,
         history: Tensor,
         mask: Tensor,
+        kinds: Tensor,
         *,
         last: int | None = None,
     ) -> Tensor:
@@ -76,7 +77,13 @@ class Item2vec(PairedItems):
         return normalize(pooled, dim=-1).unsqueeze(2)
 
     def user_vectors(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor, history: Tensor, mask: Tensor
+        self,
+        identity: Tensor,
+        codes: Tensor,
+        numbers: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        kinds: Tensor,
     ) -> Tensor:
         return normalize(self.pooling(history, mask), dim=-1).unsqueeze(1)
 

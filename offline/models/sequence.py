@@ -58,6 +58,7 @@ class SequenceModel(nn.Module):
         numbers: Tensor,
         history: Tensor,
         mask: Tensor,
+        kinds: Tensor,
         *,
         last: int | None = None,
     ) -> Tensor:
@@ -66,9 +67,15 @@ class SequenceModel(nn.Module):
         return normalize(found + profile[:, None, None], dim=-1)
 
     def user_vectors(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor, history: Tensor, mask: Tensor
+        self,
+        identity: Tensor,
+        codes: Tensor,
+        numbers: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        kinds: Tensor,
     ) -> Tensor:
-        return self.sequence_vectors(identity, codes, numbers, history, mask, last=1)[:, 0]
+        return self.sequence_vectors(identity, codes, numbers, history, mask, kinds, last=1)[:, 0]
 
     def item_inputs(self, identity: Tensor, codes: Tensor, numbers: Tensor) -> Tensor:
         if self.regressor is not None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from contract.features import Block
-from offline.layers import FieldEmbedding, Pooling, RecencyPooling, perceptron
+from offline.layers import FieldEmbedding, SeparatePooling, perceptron
 
 
 class PooledUser(nn.Module):
@@ -16,7 +16,7 @@ class PooledUser(nn.Module):
 
     interests = 1
     user_fields: FieldEmbedding
-    pooling: Pooling
+    pooling: SeparatePooling
     user_tower: nn.Sequential
 
     def sequence_vectors(
@@ -26,19 +26,27 @@ class PooledUser(nn.Module):
         numbers: Tensor,
         history: Tensor,
         mask: Tensor,
+        kinds: Tensor,
         *,
         last: int | None = None,
     ) -> Tensor:
         profile = torch.cat([identity, self.user_fields(codes, numbers)], dim=1)
-        pooled = self.pooling.along(history, mask, last or history.shape[1])
+        pooled = self.pooling.along(history, mask, kinds, last or history.shape[1])
         profile = profile.unsqueeze(1).expand(-1, pooled.shape[1], -1)
         vectors = self.user_tower(torch.cat([profile, pooled], dim=2))  # (B, W, D)
         return normalize(vectors, dim=-1).unsqueeze(2)
 
     def user_vectors(
-        self, identity: Tensor, codes: Tensor, numbers: Tensor, history: Tensor, mask: Tensor
+        self,
+        identity: Tensor,
+        codes: Tensor,
+        numbers: Tensor,
+        history: Tensor,
+        mask: Tensor,
+        kinds: Tensor,
     ) -> Tensor:
-        parts = [identity, self.user_fields(codes, numbers), self.pooling(history, mask)]
+        pooled = self.pooling(history, mask, kinds)
+        parts = [identity, self.user_fields(codes, numbers), pooled]
         vectors = self.user_tower(torch.cat(parts, dim=1))  # (B, D)
         return normalize(vectors, dim=-1).unsqueeze(1)
 
@@ -60,6 +68,7 @@ class TwoTower(PooledUser):
         user_numbers: int,
         item_numbers: int,
         history_length: int,
+        histories: int,
         dim: int = 64,
         history_dim: int = 64,
         user_identity_dim: int = 32,
@@ -79,9 +88,9 @@ class TwoTower(PooledUser):
         self.user_fields = self.reader(user_blocks, user_numbers, field_dim)
         self.item_fields = self.reader(item_blocks, item_numbers, field_dim)
         item_width = item_identity_dim + self.item_fields.width
-        user_width = user_identity_dim + self.user_fields.width + RecencyPooling.means * history_dim
         self.as_history = nn.Linear(item_width, history_dim)
-        self.pooling = RecencyPooling(history_length)
+        self.pooling = SeparatePooling(history_length, histories)
+        user_width = user_identity_dim + self.user_fields.width + self.pooling.means * history_dim
         middle = [hidden] * self.depth
         self.user_tower = perceptron([user_width, *middle, dim], dropout)
         self.item_tower = perceptron([item_width, *middle, dim], dropout)

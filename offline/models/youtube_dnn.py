@@ -7,7 +7,8 @@ recipe).
 
 Differs from the paper:
 - learned weights of recency beside the mean of the history, which alone forgets what came last;
-- one history: several (watches, searches) where the data has them is work to be done;
+- several histories, each pooled apart as the paper's watches and searches are, come out of one
+  window of the last events of all kinds, not of a window each;
 - no age of the example: the split has no time that a model could extrapolate from;
 - cosine and a temperature instead of a free inner product;
 - the embedding of an item that training did not see is regressed from its content.
@@ -18,7 +19,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from contract.features import Block
-from offline.layers import FieldEmbedding, RecencyPooling, Regressor, perceptron
+from offline.layers import FieldEmbedding, Regressor, SeparatePooling, perceptron
 from offline.models.paired import PairedItems
 from offline.models.two_tower import PooledUser
 
@@ -34,6 +35,7 @@ class YoutubeDnn(PairedItems, PooledUser):
         user_numbers: int,
         item_numbers: int,
         history_length: int,
+        histories: int,
         dim: int = 64,
         history_dim: int = 64,
         field_dim: int = 16,
@@ -48,6 +50,6 @@ class YoutubeDnn(PairedItems, PooledUser):
         nn.init.normal_(self.item_identity.weight, std=0.03)
         self.regressor = Regressor(self.item_identity, item_blocks, item_numbers)
         self.user_fields = FieldEmbedding(user_blocks, user_numbers, field_dim)
-        self.pooling = RecencyPooling(history_length)
-        width = self.user_fields.width + RecencyPooling.means * history_dim
+        self.pooling = SeparatePooling(history_length, histories)
+        width = self.user_fields.width + self.pooling.means * history_dim
         self.user_tower = perceptron([width, *[hidden] * layers, dim], dropout)

@@ -80,11 +80,13 @@ class Asked(NamedTuple):
         """Raises MalformedRequest for a filter that these attributes cannot have."""
         body, conditions, plain = self.wanted
         if plain:
-            return Recall(body.k, self.user_id, None, None, body.exclude, body.exclude_seen)
+            return Recall(
+                body.k, self.user_id, exclude=body.exclude, exclude_seen=body.exclude_seen
+            )
         return Recall(
             k=body.k,
             user_id=self.user_id,
-            history=body.history,
+            **_history(body),
             features=body.features,
             exclude=body.exclude,
             exclude_seen=body.exclude_seen,
@@ -93,6 +95,17 @@ class Asked(NamedTuple):
             conditions=conditions(attributes),
             blend=_blend(body),
         )
+
+
+def _history(body: schemas.RecommendationRequest) -> dict[str, Any]:
+    items = body.history
+    if items is None or all(isinstance(item, str) for item in items):
+        return {"history": items}
+    touches = [schemas.Touch(item_id=one) if isinstance(one, str) else one for one in items]
+    return {
+        "history": [touch.item_id for touch in touches],
+        "kinds": [touch.kind for touch in touches],
+    }
 
 
 class Waiting(NamedTuple):

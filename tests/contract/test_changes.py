@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,7 +13,7 @@ from contract import changes
 from contract.changes import Event, fold
 from contract.errors import JournalError
 from contract.journal import Entry, Journal, open_journal
-from contract.kinds import BITS, HISTORY, SEEN, Kinds
+from contract.kinds import BITS, COUNTS, HISTORY, SEEN, Kinds, flags_below, history_of
 
 names = st.sampled_from(("a", "b", "c", "d"))
 entries = st.one_of(
@@ -104,9 +105,26 @@ def test_a_reader_that_comes_too_late_is_told_so(journal: Journal) -> None:
 def test_a_kind_that_is_not_named_counts_as_both() -> None:
     kinds = Kinds({"a": "history", "b": "seen", "c": "nothing", "d": "both"})
 
-    found = {kind: kinds.bits(kind) for kind in ("a", "b", "c", "d", "e", None)}
+    found = {kind: kinds.flags(kind) for kind in ("a", "b", "c", "d", "e", None)}
 
     both = HISTORY | SEEN
     assert found == {"a": HISTORY, "b": SEEN, "c": 0, "d": both, "e": both, None: both}
     assert BITS["both"] == both
+
+
+def test_the_flags_of_an_event_say_which_history_it_belongs_to() -> None:
+    kinds, histories = Kinds({"like": "history", "show": "seen"}), ("view", "like", "show", "buy")
+
+    found = [kinds.flags(k, histories) for k in ("view", "like", "show", "buy", "share", None)]
+    flags = np.array(found, np.uint8)
+
+    assert history_of(flags).tolist() == [0, 1, 0, 3, 0, 0]
+    assert (flags & COUNTS).tolist() == [3, HISTORY, SEEN, 3, 3, 3]
+    assert max(found) < flags_below(histories) == 16
+    assert flags_below(()) == 4 == max(BITS.values()) + 1
+
+
+def test_kinds_survive_json() -> None:
+    kinds = Kinds({"a": "history"})
+
     assert Kinds.model_validate_json(kinds.model_dump_json()) == kinds

@@ -38,7 +38,7 @@ def test_every_training_position_is_a_sample_once_an_epoch(dataset: Dataset, len
         for item in items[wanted]
     ]
 
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
     expected = [
         (user, int(item)) for user in range(len(end)) for item in items[offsets[user] : end[user]]
     ]

@@ -32,7 +32,7 @@ def test_a_fifth_of_the_items_with_interactions_is_held_out(split: Split, datase
 
 
 def test_training_keeps_all_other_interactions_in_order(split: Split, dataset: Dataset) -> None:
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
     training = split.training.sequences
 
     for user in range(0, len(dataset.user_ids), 20):

@@ -27,7 +27,7 @@ def tables(
 
 
 def histories(dataset: Dataset) -> dict[str, list[str]]:
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
     return {
         user: [dataset.item_ids[row] for row in items[offsets[u] : offsets[u + 1]]]
         for u, user in enumerate(dataset.user_ids)
@@ -50,8 +50,8 @@ def test_windows_are_the_items_before_each_position(
         (user, data.draw(st.integers(0, len(history)))) for user, history in enumerate(histories)
     ]
 
-    rows, mask = windows(
-        Sequences(offsets, flat, np.zeros(len(flat), np.int64)),
+    rows, mask, _ = windows(
+        Sequences(offsets, flat, np.zeros(len(flat), np.int64), np.zeros(len(flat), np.uint8)),
         np.array([user for user, _ in picked]),
         np.array([offsets[user] + place for user, place in picked]),
         length,

@@ -44,7 +44,7 @@ def slow_lists(
 ) -> list[list[int]]:
     """All candidates of each user in order, a user and an item at a time."""
     lists = []
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
     for user in range(len(dataset.user_ids)):
         begin, end = int(offsets[user]), int(offsets[user + 1])
         if end - begin < 3:
@@ -103,7 +103,7 @@ def test_blocks_of_users_make_no_difference(run: Run) -> None:
 def test_what_the_user_has_seen_is_never_recommended(run: Run) -> None:
     dataset = run.dataset
     found = ranking(embed(run.model, dataset), dataset, "test", k=50)
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
 
     assert len(found.users) == 300
     for user, recommended in zip(found.users, found.lists.tolist(), strict=True):

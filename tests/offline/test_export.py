@@ -29,13 +29,16 @@ def item_inputs(run: Run, rows: I64) -> Inputs:
 def user_inputs(run: Run, bundle: Bundle, users: I64, taken: int) -> Inputs:
     """Users after the first `taken` items of their history."""
     dataset = run.dataset
-    rows, mask = windows(dataset.sequences, users, dataset.sequences.offsets[users] + taken, 20)
+    rows, mask, kinds = windows(
+        dataset.sequences, users, dataset.sequences.offsets[users] + taken, 20
+    )
     arrays = (
         run.model.user_identity.weight.detach().numpy()[users + 1],
         dataset.users.codes[users],
         dataset.users.numbers[users],
         bundle.history_vectors[rows],
         mask.astype(np.float32),
+        kinds.astype(np.int32),
     )
     return dict(zip(USER_INPUTS, arrays, strict=True))
 

@@ -2,11 +2,12 @@
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from offline.data.dataset import Dataset, prepare, windows
 from offline.data.synthetic import generate
 from offline.evaluate import embed, targets
 from offline.metrics import ranking_metrics
-from offline.models import DATA_PARAMETERS, MODELS, create_model
+from offline.models import DATA_PARAMETERS, MODELS, create_model, reads_several
 from offline.models.base import Retriever
 from offline.publish import publish
 from offline.recipe import Recipe, parse_recipe
@@ -34,6 +35,7 @@ from tests.service.server import Server, wait_until
 
 LENGTH, COLD, K = 20, 10, 10
 ROWS, WIDTH = 4, 9
+HISTORIES = ("view", "like")
 USER = 7
 
 SETTINGS = {
@@ -45,17 +47,22 @@ OTHERS: dict[str, object] = {"heads": 2, "dim": 24}
 """Parameters for which not any value will do."""
 
 
-@pytest.fixture(scope="module")
-def data() -> Dataset:
-    world = generate(users=200, items=150, interactions=8000, interests=6, seed=3, cold=COLD)
-    features = parse_recipe(RECIPE, "the recipe of the tests").features
-    return prepare(world.tables, features.users, features.items, LENGTH)
-
-
 @pytest.fixture(scope="module", params=MODELS)
 def name(request: pytest.FixtureRequest) -> str:
     found: str = request.param
     return found
+
+
+@pytest.fixture(scope="module")
+def data(name: str) -> Dataset:
+    """With several histories for a model that reads them."""
+    world = generate(users=200, items=150, interactions=8000, interests=6, seed=3, cold=COLD)
+    log = world.tables.interactions
+    kinds = np.random.default_rng(5).choice(HISTORIES, len(log))
+    tables = replace(world.tables, interactions=log.with_columns(pl.Series("kind", kinds)))
+    features = parse_recipe(RECIPE, "the recipe of the tests").features
+    histories = HISTORIES if reads_several(name) else ()
+    return prepare(tables, features.users, features.items, LENGTH, histories=histories)
 
 
 @pytest.fixture(scope="module")
@@ -74,22 +81,24 @@ class Inputs:
     numbers: Tensor
     history: Tensor
     mask: Tensor
+    kinds: Tensor
 
     def vectors(self, model: Retriever) -> Tensor:
         """(B, W, K, D)"""
-        return model.sequence_vectors(
-            self.identity, self.codes, self.numbers, self.history, self.mask
-        )
+        return model.sequence_vectors(*self.parts())
 
     def user_vectors(self, model: Retriever) -> Tensor:
         """(B, K, D), out of as many columns as the service gives."""
         history = pad(self.history, (0, 0, LENGTH - self.history.shape[1], 0))
-        mask = pad(self.mask, (LENGTH - self.mask.shape[1], 0))
-        return model.user_vectors(self.identity, self.codes, self.numbers, history, mask)
+        mask, kinds = (pad(part, (LENGTH - part.shape[1], 0)) for part in (self.mask, self.kinds))
+        return model.user_vectors(self.identity, self.codes, self.numbers, history, mask, kinds)
 
     def at(self, columns: slice) -> "Inputs":
-        history, mask = self.history[:, columns], self.mask[:, columns]
-        return Inputs(self.identity, self.codes, self.numbers, history, mask)
+        history, mask, kinds = (part[:, columns] for part in self.parts()[3:])
+        return replace(self, history=history, mask=mask, kinds=kinds)
+
+    def parts(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +114,8 @@ def inputs(run: Run, table: F32) -> Inputs:
     mask = (torch.arange(WIDTH) >= WIDTH - taken.unsqueeze(1)).float()
     rows = np.random.default_rng(1).integers(0, len(table), (ROWS, WIDTH))
     history = torch.from_numpy(table[rows]) * mask.unsqueeze(2)
-    return Inputs(model.user_identity(users + 1).detach(), codes, numbers, history, mask)
+    kinds = torch.from_numpy(np.random.default_rng(2).integers(0, 2, (ROWS, WIDTH)))
+    return Inputs(model.user_identity(users + 1).detach(), codes, numbers, history, mask, kinds)
 
 
 @torch.no_grad()
@@ -136,7 +146,7 @@ def test_a_position_sees_itself_and_what_is_before_it_and_nothing_after(
     for column in (2, WIDTH - 1):
         history = inputs.history.clone()
         history[0, column] = inputs.history[0, column - 1] - inputs.history[0, column]
-        other = Inputs(inputs.identity, inputs.codes, inputs.numbers, history, inputs.mask)
+        other = replace(inputs, history=history)
 
         after = other.vectors(run.model)[0]
 
@@ -156,8 +166,8 @@ def test_a_history_that_is_padded_is_the_history(run: Run, inputs: Inputs) -> No
 def test_a_user_does_not_depend_on_who_else_is_asked_for(run: Run, inputs: Inputs) -> None:
     together = inputs.user_vectors(run.model)
     for user in range(ROWS):
-        parts = (inputs.identity, inputs.codes, inputs.numbers, inputs.history, inputs.mask)
-        alone = Inputs(*(part[user : user + 1] for part in parts)).user_vectors(run.model)
+        parts = (part[user : user + 1] for part in inputs.parts())
+        alone = Inputs(*parts).user_vectors(run.model)
         torch.testing.assert_close(alone[0], together[user], rtol=1e-4, atol=1e-5)
 
 
@@ -166,9 +176,7 @@ def test_a_position_without_history_has_finite_vectors_and_gradients(
 ) -> None:
     model = load_run(run.path).model
     history = inputs.history.clone().requires_grad_()
-    vectors = Inputs(inputs.identity, inputs.codes, inputs.numbers, history, inputs.mask).vectors(
-        model
-    )
+    vectors = replace(inputs, history=history).vectors(model)
     torch.autograd.backward((vectors * torch.arange(model.dim)).sum())
 
     assert torch.isfinite(vectors).all()
@@ -200,7 +208,7 @@ def test_every_weight_is_trained(run: Run) -> None:
 
 def popularity_ranks(dataset: Dataset) -> I64:
     counts = dataset.counts(dataset.split().train_end)
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
     found = []
     for user, position in zip(*targets(dataset, "test"), strict=True):
         unseen = counts.copy()
@@ -282,13 +290,14 @@ def test_the_exported_towers_answer_as_the_model_does(run: Run, bundle: Bundle, 
     towers, dataset, found = Towers.open(bundle.path), run.dataset, embed(run.model, run.dataset)
     users = np.arange(ROWS)
     positions = dataset.sequences.offsets[users] + np.array([0, 1, 7, 30])
-    rows, mask = windows(dataset.sequences, users, positions, LENGTH)
+    rows, mask, kinds = windows(dataset.sequences, users, positions, LENGTH)
     values = (
         bundle.user_identity[users + 1],
         dataset.users.codes[users],
         dataset.users.numbers[users],
         table[rows] * mask[:, :, None],
         mask.astype(np.float32),
+        kinds.astype(np.int32),
     )
     last = np.arange(len(dataset.item_ids))[-COLD - 5 :]
     items = (bundle.item_identity[last + 1], *(array[last] for array in dataset.items))

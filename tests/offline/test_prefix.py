@@ -27,7 +27,7 @@ def created(name: str, length: int = LENGTH, **parameters: object) -> PrefixMode
 
 def inputs(history: Tensor, mask: Tensor) -> tuple[Tensor, ...]:
     none = torch.zeros(len(history), 0)
-    return none, none.int(), none, history, mask
+    return none, none.int(), none, history, mask, torch.zeros_like(mask)
 
 
 def test_a_position_looks_at_itself_and_at_the_last_real_items() -> None:

@@ -58,14 +58,15 @@ def of_nan(run: Run) -> Run:
 def user_vectors(bundle: Bundle, user: int) -> F32:
     """The vectors (K, D) of a known user, out of nothing but the bundle."""
     length = bundle.manifest.features.history_length
-    recent = bundle.history(user)[-length:]
+    recent, numbers = (one[-length:] for one in bundle.history(user))
     history = np.zeros((1, length, bundle.manifest.dims.history), np.float32)
-    mask = np.zeros((1, length), np.float32)
+    mask, kinds = np.zeros((1, length), np.float32), np.zeros((1, length), np.int32)
     history[0, length - len(recent) :] = bundle.history_vectors[recent]
     mask[0, length - len(recent) :] = 1.0
-    codes, numbers = (array[user : user + 1] for array in bundle.users)
+    kinds[0, length - len(recent) :] = numbers
+    profile = (array[user : user + 1] for array in bundle.users)
     identity = bundle.user_identity[user + 1 : user + 2]
-    values = (identity, codes, numbers, history, mask)
+    values = (identity, *profile, history, mask, kinds)
     inputs: dict[str, npt.NDArray[Any]] = dict(zip(USER_INPUTS, values, strict=True))
     vectors: F32 = run_tower(Towers.open(bundle.path).user, inputs)[0][0]
     return vectors
@@ -83,7 +84,7 @@ def open_index(bundle: Bundle) -> Index:
 
 def test_the_bundle_holds_what_the_dataset_held(bundle: Bundle, run: Run, world: World) -> None:
     dataset = run.dataset
-    offsets, items, _ = dataset.sequences
+    offsets, items, *_ = dataset.sequences
 
     assert bundle.item_ids.of_rows(range(210)) == dataset.item_ids
     assert bundle.user_ids.of_rows(range(300)) == dataset.user_ids
@@ -93,7 +94,7 @@ def test_the_bundle_holds_what_the_dataset_held(bundle: Bundle, run: Run, world:
             np.testing.assert_array_equal(found, wanted)
     for user in (0, 17, 299):
         wanted = items[offsets[user] : offsets[user + 1]]
-        np.testing.assert_array_equal(bundle.history(user), wanted)
+        np.testing.assert_array_equal(bundle.history(user)[0], wanted)
     counts = world.tables.interactions["item_id"].value_counts()
     assert {
         bundle.item_ids[row]: int(count) for row, count in enumerate(bundle.popularity) if count

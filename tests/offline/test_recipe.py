@@ -79,7 +79,7 @@ def test_the_last_of_several_changes_counts(path: Path) -> None:
         ("=5", "--set =5: expected key=value, as in training.epochs=5"),
         ("model.name=x", "--set model.name=x: 'model' is not a section of the recipe"),
         ("epoch=5", "recipe.toml: unknown key 'epoch' (known: model, features, "),
-        ("history=5", "unknown key 'history'; did you mean 'history_length'? (known: model"),
+        ("history=5", "unknown key 'history'; did you mean 'histories'? (known: model"),
         ("training.epoch=5", "unknown key 'training.epoch'; did you mean 'epochs'? (known: epochs"),
         ("features.user.age=number", "unknown key 'features.user'; did you mean 'users'?"),
         ("features.users.age=int", "features.users.age: input should be 'category', 'multi'"),
@@ -204,3 +204,32 @@ def test_a_segment_that_is_no_category_of_users_is_refused(segment: str) -> None
 def test_an_unknown_key_of_popularity_is_refused_with_what_is_known() -> None:
     with pytest.raises(RecipeError, match="did you mean 'half_life_days'"):
         parse_recipe({"model": "dssm", "popularity": {"half_life_day": 3}}, "x.toml")
+
+
+@pytest.mark.parametrize(
+    ("histories", "words"),
+    [
+        (["view"], "x: histories: value error, expected none, or two kinds or more, each once"),
+        (["view", "like", "view"], "x: histories: value error, expected none, or two kinds or"),
+        (["view", "show"], "x: histories has 'show', whose events do not count as history; "),
+        ([f"k{n}" for n in range(17)], "x: histories: tuple should have at most 16 items"),
+    ],
+)
+def test_histories_that_cannot_be_told_apart_are_refused(histories: list[str], words: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe({"model": "dssm", "events": {"show": "seen"}, "histories": histories}, "x")
+
+    assert str(caught.value).startswith(words)
+
+
+def test_a_model_of_one_history_is_refused_where_the_recipe_has_several() -> None:
+    several = EMPTY.model_copy(update={"histories": ("view", "like")})
+
+    with pytest.raises(
+        RecipeError,
+        match=r"model 'sasrec': reads one history, the recipe has view, like; leave histories out "
+        r"or take dssm, facebook_dssm, cdssm, youtube_dnn, youtube_sbc",
+    ):
+        create_model("sasrec", several, 2, 2, {})
+    with pytest.raises(RecipeError, match="model 'dssm': unknown parameter 'histories'"):
+        create_model("dssm", several, 2, 2, {"histories": 3})

@@ -64,14 +64,14 @@ def prefix_vectors(model: Retriever, dataset: Dataset, user: int, position: int)
     table = model.history_vectors(
         model.item_inputs(model.item_identity(everyone + 1), codes, numbers)
     )
-    rows, mask = windows(
+    rows, mask, kinds = windows(
         dataset.sequences, np.array([user]), np.array([position]), dataset.schema.history_length
     )
     real = torch.from_numpy(mask.astype(np.float32))
     codes, numbers = (torch.from_numpy(array[user : user + 1]) for array in dataset.users)
     identity = model.user_identity(torch.tensor([user + 1]))
     history = table[torch.from_numpy(rows).long()] * real.unsqueeze(2)
-    return model.user_vectors(identity, codes, numbers, history, real)[0]
+    return model.user_vectors(identity, codes, numbers, history, real, torch.from_numpy(kinds))[0]
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from contract.features import Block
-from offline.layers import FieldEmbedding, Pooling, RecencyPooling
-from offline.models import MODELS
+from offline.layers import FieldEmbedding, Pooling, RecencyPooling, SeparatePooling
+from offline.models import MODELS, reads_several
 from offline.models.two_tower import TwoTower
 from offline.models.youtube_dnn import YoutubeDnn
 
@@ -19,6 +19,8 @@ NUMBERS = torch.tensor([[0.5], [-1.0], [0.0]])
 
 def create(name: str, **parameters: Any) -> nn.Module:
     torch.manual_seed(1)
+    if reads_several(name):
+        parameters = {"histories": 1} | parameters
     model = MODELS[name](
         users=3,
         items=3,
@@ -111,19 +113,48 @@ def test_the_mean_of_the_last_items_leaves_out_what_is_masked() -> None:
     assert found[0, 4].tolist() == pytest.approx([16 / 3, 19 / 3])
 
 
-@pytest.mark.parametrize("name", ["dssm", "youtube_dnn", "youtube_sbc", "item2vec"])
-def test_a_position_along_a_history_is_pooled_as_if_it_were_the_last(name: str) -> None:
-    pooling = create(name).get_submodule("pooling")
-    assert isinstance(pooling, Pooling)
-    mask = (torch.rand(3, 9) > 0.3).float()
-    history = torch.randn(3, 9, 2) * mask.unsqueeze(2)
+def test_a_position_along_a_history_is_pooled_as_if_it_were_the_last() -> None:
+    pooling, (history, mask, _) = RecencyPooling(4), random_history()
 
-    found = pooling.along(history, mask, history.shape[1])
+    found = pooling.along(history, mask, 9)
 
     for width in range(1, 10):
-        torch.testing.assert_close(
-            found[:, width - 1], pooling(history[:, :width], mask[:, :width])
-        )
+        alone = pooling(history[:, :width], mask[:, :width])
+        torch.testing.assert_close(found[:, width - 1], alone)
+
+
+@pytest.mark.parametrize("histories", [1, 3])
+def test_a_position_along_several_histories_is_pooled_as_if_it_were_the_last(
+    histories: int,
+) -> None:
+    pooling, parts = SeparatePooling(4, histories), random_history()
+
+    found = pooling.along(*parts, 9)
+
+    for width in range(1, 10):
+        alone = pooling(*(part[:, :width] for part in parts))
+        torch.testing.assert_close(found[:, width - 1], alone)
+
+
+def random_history() -> tuple[Tensor, Tensor, Tensor]:
+    """Three of nine items each, the mask, and to which of three histories an item belongs."""
+    mask = (torch.rand(3, 9) > 0.3).float()
+    return torch.randn(3, 9, 2) * mask.unsqueeze(2), mask, torch.randint(0, 3, (3, 9))
+
+
+def test_each_history_is_pooled_by_itself_with_weights_of_its_own() -> None:
+    pooling = SeparatePooling(3, 2)
+    with torch.no_grad():
+        pooling.get_parameter("poolings.0.weights").copy_(torch.tensor([0.0, 0.0, 0.0]))
+        pooling.get_parameter("poolings.1.weights").copy_(torch.tensor([0.0, math.log(3), 0.0]))
+    history, kinds = torch.tensor([[[1.0], [10.0], [100.0]]]), torch.tensor([[1, 1, 0]])
+
+    found = pooling(history, torch.ones(1, 3), kinds)
+    empty = pooling(history, torch.ones(1, 3), torch.zeros(1, 3))
+
+    # The mean and the weighted mean of history 0, then those of history 1.
+    torch.testing.assert_close(found, torch.tensor([[100.0, 100.0, 5.5, 31 / 4]]))
+    torch.testing.assert_close(empty, torch.tensor([[37.0, 37.0, 0.0, 0.0]]))
 
 
 def test_pooling_by_recency_learns_one_weight_per_step_back() -> None:

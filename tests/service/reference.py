@@ -16,6 +16,8 @@ from contract.kinds import HISTORY, SEEN
 
 TOLERANCE = 1e-5
 BITS = {"both": HISTORY + SEEN, "history": HISTORY, "seen": SEEN, "nothing": 0}
+Given = str | Mapping[str, str]
+"""An entry of a request's history: an item id, or an item id and a kind."""
 BOUNDS: dict[str, Callable[[Any, Any], bool]] = {"gte": ge, "gt": gt, "lte": le, "lt": lt}
 
 
@@ -38,7 +40,7 @@ class Reference:
         """Item and history vectors. Of what was posted they are made when they are asked for: a
         test that only wants to know what is eligible posts tens of thousands."""
         self._popularity = dict(zip(self.ids, bundle.popularity.tolist(), strict=True))
-        self._touched: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+        self._touched: defaultdict[str, list[tuple[str, int, int]]] = defaultdict(list)
         self._user_tower = _tower(bundle, USER_TOWER)
         self._item_tower = _tower(bundle, ITEM_TOWER)
 
@@ -62,31 +64,38 @@ class Reference:
 
     def event(self, user_id: str, item_id: str, kind: str = "view") -> None:
         meaning = self.bundle.manifest.events.root.get(kind, "both")
-        self._touched[user_id].append((item_id, BITS[meaning]))
+        self._touched[user_id].append((item_id, BITS[meaning], self._number(kind)))
+
+    def _number(self, kind: str | None) -> int:
+        """Which history an event of this kind belongs to."""
+        names = self.bundle.manifest.features.histories
+        return names.index(kind) if kind in names else 0
 
     def knows(self, item_id: str) -> bool:
         return item_id in self.features and item_id not in self.deleted
 
     def seen(self, user_id: str | None) -> list[str]:
         """What is not to be recommended to the user again, unknown items among it."""
-        return self._of(user_id, SEEN)
+        return [item_id for item_id, _ in self._of(user_id, SEEN)]
 
     def history(self, user_id: str | None) -> list[str]:
         """What the user tower is told, oldest first, unknown items among it."""
-        return self._of(user_id, HISTORY)
+        return [item_id for item_id, _ in self._of(user_id, HISTORY)]
 
-    def _of(self, user_id: str | None, bit: int) -> list[str]:
+    def _of(self, user_id: str | None, bit: int) -> list[tuple[str, int]]:
+        """Item ids, and which history each belongs to."""
         if user_id is None:
             return []
         row = self.bundle.user_ids.row(user_id)
-        rows, bits = self.bundle.user_items(row) if row >= 0 else ((), ())
-        before = [(self.ids[r], b) for r, b in zip(rows, bits, strict=True)]
-        return [item_id for item_id, bits in before + self._touched[user_id] if bits & bit]
+        rows, flags = self.bundle.user_items(row) if row >= 0 else ((), ())
+        before = [(self.ids[r], f % 4, f // 4) for r, f in zip(rows, flags, strict=True)]
+        touched = before + self._touched[user_id]
+        return [(item_id, number) for item_id, bits, number in touched if bits & bit]
 
     def eligible(
         self,
         user_id: str | None = None,
-        history: Sequence[str] = (),
+        history: Sequence[Given] = (),
         exclude: Sequence[str] = (),
         category: str | None = None,
         filters: Mapping[str, Any] | None = None,
@@ -96,7 +105,7 @@ class Reference:
         """The items that a request may be answered with; `filters` as in the body of a POST."""
         out = {*self.deleted, *self.unavailable, *exclude}
         if exclude_seen:
-            out |= {*self.seen(user_id), *history}
+            out |= {*self.seen(user_id), *(_touch(given)[0] for given in history)}
         return [
             item_id
             for item_id in self.features
@@ -113,13 +122,15 @@ class Reference:
     def scores(
         self,
         user_id: str | None = None,
-        history: Sequence[str] | None = None,
+        history: Sequence[Given] | None = None,
         features: Mapping[str, Any] | None = None,
     ) -> dict[str, float]:
         """Every item with its score for this user."""
         vector = self._user_vector(
             -1 if user_id is None else self.bundle.user_ids.row(user_id),
-            self.history(user_id) if history is None else history,
+            self._of(user_id, HISTORY)
+            if history is None
+            else [(item_id, self._number(kind)) for item_id, kind in map(_touch, history)],
             features,
         )
         return {item_id: float(self._vectors(item_id)[0] @ vector) for item_id in self.features}
@@ -146,7 +157,7 @@ class Reference:
         return {item_id: count / total for item_id, count in self._popularity.items()}
 
     def _user_vector(
-        self, row: int, history: Sequence[str], features: Mapping[str, Any] | None
+        self, row: int, history: Sequence[tuple[str, int]], features: Mapping[str, Any] | None
     ) -> F32:
         bundle, schema = self.bundle, self.bundle.manifest.features
         if features is not None or row < 0:
@@ -154,17 +165,21 @@ class Reference:
         else:
             profile = Encoded(bundle.users.codes[[row]], bundle.users.numbers[[row]])
         length = schema.history_length
-        known = [item_id for item_id in history if item_id in self.features]
-        recent = [self._vectors(item_id)[1] for item_id in known]
-        recent = recent[-length:]
+        known = [(item_id, number) for item_id, number in history if item_id in self.features]
+        recent = [(self._vectors(item_id)[1], number) for item_id, number in known[-length:]]
         vectors = np.zeros((1, length, bundle.manifest.dims.history), np.float32)
-        mask = np.zeros((1, length), np.float32)
-        for place, vector in zip(range(length - len(recent), length), recent, strict=True):
-            vectors[0, place], mask[0, place] = vector, 1.0
+        mask, kinds = np.zeros((1, length), np.float32), np.zeros((1, length), np.int32)
+        for place, one in zip(range(length - len(recent), length), recent, strict=True):
+            (vectors[0, place], kinds[0, place]), mask[0, place] = one, 1.0
         identity = bundle.user_identity[row + 1][None]
-        found = _run(self._user_tower, identity, profile, history=vectors, mask=mask)
+        found = _run(self._user_tower, identity, profile, history=vectors, mask=mask, kinds=kinds)
         interest: F32 = found[0][0, 0]
         return interest
+
+
+def _touch(given: Given) -> tuple[str, str | None]:
+    """Item id and kind of an entry of a request's history."""
+    return (given, None) if isinstance(given, str) else (given["item_id"], given.get("kind"))
 
 
 def _has(value: Any, wanted: Any) -> bool:
@@ -197,7 +212,7 @@ def _tower(bundle: Bundle, name: str) -> ort.InferenceSession:
     return ort.InferenceSession(bundle.path / name, providers=["CPUExecutionProvider"])
 
 
-def _run(tower: ort.InferenceSession, identity: F32, encoded: Encoded, **more: F32) -> list[F32]:
+def _run(tower: ort.InferenceSession, identity: F32, encoded: Encoded, **more: Any) -> list[F32]:
     values = {"identity": identity, "codes": encoded.codes, "numbers": encoded.numbers, **more}
     wanted = {node.name for node in tower.get_inputs()}
     found: list[F32] = tower.run(None, {n: v for n, v in values.items() if n in wanted})

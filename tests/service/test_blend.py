@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from contract.bundle import Bundle
 from contract.journal import Record
 from service.answer import Answer, Explained
+from service.blend import POOL
 from service.engine import recall
 from service.request import Blend, Recall, SourceName
 from service.snapshot import Snapshot
@@ -148,6 +149,20 @@ def test_sources_that_give_too_few_are_filled_up_by_popularity(shop: World) -> N
     rest = [i for i in ids(shop.ask(30, sources={"popular": 1.0})) if i not in new]
     assert ids(few)[len(new) :] == rest[: 30 - len(new)]
     assert {item.score for item in few.items} == {0.0}
+
+
+def test_ranks_and_scores_go_on_where_a_cap_has_several_looks_taken(shop: World) -> None:
+    weights: dict[SourceName, float] = {"model": 1.0, "similar": 0.5}
+
+    answer = shop.ask(6, sources=weights, max_per_category=1, explain=True)
+
+    items = [item for item in answer.items if isinstance(item, Explained)]
+    places = [item.explain.sources for item in items]
+    assert len(items) == 6
+    # More than a first look has seen.
+    assert max(place.rank for found in places for place in found.values()) > 6 * POOL
+    wanted = [sum(weights[n] / (60 + p.rank) for n, p in found.items()) for found in places]
+    assert [item.score for item in items] == pytest.approx(wanted)
 
 
 blends = st.builds(
