@@ -8,6 +8,7 @@ checked before an array is handed out, and every array is memory-mapped, never c
 import fcntl
 import hashlib
 import math
+import mmap
 import os
 import re
 import shutil
@@ -343,8 +344,14 @@ def _seal(path: Path) -> FileEntry:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.stat().st_size:  # which cannot be mapped
+        return hashlib.sha256().hexdigest()
+    # Mapped, not read: a sixth of the time is the copy.
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages,
+    ):
+        return hashlib.sha256(pages).hexdigest()
 
 
 def _found(directory: Path, name: str, entry: FileEntry) -> os.stat_result:
