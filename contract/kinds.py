@@ -12,24 +12,24 @@ HISTORY, SEEN = 1, 2
 """Bits of what an event counts as: input to the user tower, and not to be recommended again."""
 COUNTS = HISTORY | SEEN
 _SHIFT = 2
-"""Above these bits stands the number of the history that an event belongs to."""
+"""Above these bits stands which of the histories an event belongs to."""
 MOST = 16
-"""Histories that are told apart, at most."""
+"""Kinds that have a history of their own, at most."""
 
 Meaning = Literal["both", "history", "seen", "nothing"]
 
 BITS: dict[Meaning, int] = {"both": HISTORY | SEEN, "history": HISTORY, "seen": SEEN, "nothing": 0}
 
 
-def _several(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(names) == 1 or len(set(names)) < len(names):
-        raise ValueError("expected none, or two kinds or more, each once")
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("expected each kind once")
     return names
 
 
-Histories = Annotated[tuple[str, ...], Field(max_length=MOST), AfterValidator(_several)]
-"""The kinds whose items the user tower reads apart, as histories 0, 1, ..; none: all are one.
-Events of other kinds belong to history 0, and so do items of which no kind is known."""
+Histories = Annotated[tuple[str, ...], Field(max_length=MOST), AfterValidator(_distinct)]
+"""The kinds whose items the user tower also reads by themselves, as histories 1, 2, .. beside the
+whole one. An event of another kind, or of which none is known, is of history 0, the whole alone."""
 
 
 class Kinds(RootModel[dict[str, Meaning]]):
@@ -53,9 +53,9 @@ def history_of(flags: U8) -> U8:
 
 def flags_below(histories: Sequence[str]) -> int:
     """What all flags are less than."""
-    return max(1, len(histories)) << _SHIFT
+    return (len(histories) + 1) << _SHIFT
 
 
 def number(kind: str | None, histories: Sequence[str]) -> int:
     """Which of the histories items of this kind belong to."""
-    return histories.index(kind) if kind is not None and kind in histories else 0
+    return histories.index(kind) + 1 if kind is not None and kind in histories else 0

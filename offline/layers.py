@@ -112,18 +112,17 @@ class RecencyPooling(Pooling):
 
 
 class SeparatePooling(nn.Module):
-    """Each of several histories, pooled with weights of recency of its own."""
+    """The whole history and, beside it, the items of each of some kinds by themselves: each pooled
+    with weights of recency of its own."""
 
     def __init__(self, length: int, histories: int) -> None:
         super().__init__()
-        if histories < 1:
-            raise ValueError(f"histories is {histories}, expected 1 or more")
-        self.poolings = nn.ModuleList(RecencyPooling(length) for _ in range(histories))
-        self.means = histories * RecencyPooling.means
+        self.poolings = nn.ModuleList(RecencyPooling(length) for _ in range(1 + histories))
+        self.means = len(self.poolings) * RecencyPooling.means
 
     def forward(self, history: Tensor, mask: Tensor, kinds: Tensor) -> Tensor:
         """(B, W, H), most recent last, its mask and the number of each item's history (B, W) ->
-        (B, means H), the histories one after the other."""
+        (B, means H): the whole, then histories 1, 2, .."""
         parts = zip(self.poolings, self._parts(history, mask, kinds), strict=True)
         return torch.cat([pooling(*part) for pooling, part in parts], dim=1)
 
@@ -138,10 +137,8 @@ class SeparatePooling(nn.Module):
         self, history: Tensor, mask: Tensor, kinds: Tensor
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The items of each history in their places, and its mask."""
-        if len(self.poolings) == 1:
-            yield history, mask
-            return
-        for number in range(len(self.poolings)):
+        yield history, mask
+        for number in range(1, len(self.poolings)):
             own = mask * (kinds == number)
             yield history * own.unsqueeze(2), own
 

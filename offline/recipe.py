@@ -52,7 +52,7 @@ class Recipe(_Part):
     events: Kinds = Kinds()
     """Kind of event -> what it counts as; both, where it is not named."""
     histories: Histories = ()
-    """Kinds of events that the model reads apart; others belong to the first."""
+    """Kinds of events that the model also reads by themselves, beside all together."""
     attributes: dict[str, AttributeKind] | None = None
     """Column of the items table -> kind: what requests may filter by. None: every category, multi
     and number feature of the items."""

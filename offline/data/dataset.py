@@ -232,8 +232,8 @@ def _flags(interactions: pl.DataFrame, kinds: Kinds, histories: Histories) -> pl
     for kind in histories:
         if kind not in found:
             raise DataError(
-                f"interactions: none is of kind '{kind}', which the recipe reads apart; known are "
-                f"{', '.join(sorted(found)) or 'none'}; change histories in the recipe"
+                f"interactions: none is of kind '{kind}', which has a history in the recipe; known "
+                f"are {', '.join(sorted(found)) or 'none'}; change histories in the recipe"
             )
     unknown = kinds.flags(None)
     if not found:

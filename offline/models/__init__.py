@@ -59,11 +59,12 @@ def create_model(
     if name not in MODELS:
         raise RecipeError(f"model '{name}': unknown; known are {', '.join(MODELS)}")
     check_parameters(f"model '{name}'", MODELS[name], parameters, DATA_PARAMETERS)
-    histories = {"histories": max(1, len(schema.histories))} if reads_several(name) else {}
+    histories = {"histories": len(schema.histories)} if reads_several(name) else {}
     if schema.histories and not histories:
+        able = ", ".join(filter(reads_several, MODELS))
         raise RecipeError(
-            f"model '{name}': reads one history, the recipe has {', '.join(schema.histories)}; "
-            f"leave histories out or take {', '.join(filter(reads_several, MODELS))}"
+            f"model '{name}': reads one history, the recipe has more "
+            f"({', '.join(schema.histories)}); leave histories out or take {able}"
         )
     try:
         model = MODELS[name](

@@ -7,8 +7,8 @@ recipe).
 
 Differs from the paper:
 - learned weights of recency beside the mean of the history, which alone forgets what came last;
-- several histories, each pooled apart as the paper's watches and searches are, come out of one
-  window of the last events of all kinds, not of a window each;
+- several histories, pooled by themselves as the paper's watches and searches are, come out of one
+  window of the last events of all kinds, and beside the whole of it;
 - no age of the example: the split has no time that a model could extrapolate from;
 - cosine and a temperature instead of a free inner product;
 - the embedding of an item that training did not see is regressed from its content.

@@ -118,9 +118,9 @@ def test_the_flags_of_an_event_say_which_history_it_belongs_to() -> None:
     found = [kinds.flags(k, histories) for k in ("view", "like", "show", "buy", "share", None)]
     flags = np.array(found, np.uint8)
 
-    assert history_of(flags).tolist() == [0, 1, 0, 3, 0, 0]
+    assert history_of(flags).tolist() == [1, 2, 0, 4, 0, 0]
     assert (flags & COUNTS).tolist() == [3, HISTORY, SEEN, 3, 3, 3]
-    assert max(found) < flags_below(histories) == 16
+    assert max(found) < flags_below(histories) == 20
     assert flags_below(()) == 4 == max(BITS.values()) + 1
 
 

@@ -12,17 +12,18 @@ from offline.evaluate import embed, ranks
 from offline.recipe import parse_recipe
 from offline.train import train
 
-USERS, ITEMS, LENGTH = 300, 40, 12
+USERS, ITEMS, LENGTH = 300, 40, 20
 
 
 def planted(rng: np.random.Generator) -> pl.DataFrame:
-    """Users who view anything, one to three items, and then like the item that comes after the one
-    they liked last."""
+    """Users who view anything, none to four items, and then like what comes after what they liked
+    last."""
     rows = []
     for user in range(USERS):
         liked = int(rng.integers(ITEMS))
-        for _ in range(10):
-            views = rng.choice(ITEMS, rng.integers(1, 4), replace=False)
+        for n in range(10):
+            # The last two are likes: what is validated can be known.
+            views = rng.choice(ITEMS, rng.integers(0, 5) if n < 9 else 0, replace=False)
             rows += [(f"u{user}", f"i{item}", "view") for item in views]
             liked = (liked + 1) % ITEMS
             rows.append((f"u{user}", f"i{liked}", "like"))
@@ -45,7 +46,7 @@ def hits(tables: Tables, histories: tuple[str, ...]) -> float:
             "negatives": "full",
             "parameters": {"dim": 32, "history_dim": 32, "hidden": 64, "dropout": 0.0},
             "objective_parameters": {"temperature": 0.1},
-            "training": {"epochs": 20, "batch": 256, "learning_rate": 0.01, "patience": 20},
+            "training": {"epochs": 30, "batch": 256, "learning_rate": 0.01, "patience": 30},
         },
         "planted",
     )
@@ -55,8 +56,8 @@ def hits(tables: Tables, histories: tuple[str, ...]) -> float:
 
 
 def test_what_matters_is_found_where_the_kinds_are_told_apart(tables: Tables) -> None:
-    assert hits(tables, ("view", "like")) > 0.95
-    assert hits(tables, ()) < 0.7
+    assert hits(tables, ("view", "like")) > 0.85
+    assert hits(tables, ()) < 0.65
 
 
 def test_a_window_says_which_history_each_item_belongs_to() -> None:
@@ -82,7 +83,7 @@ def test_a_window_says_which_history_each_item_belongs_to() -> None:
 
     assert dataset.schema.histories == ("view", "like", "buy")
     assert [dataset.item_ids[row] for row in found.rows[0]] == ["i1", "i3", "i4", "i6"]
-    assert found.kinds.tolist() == [[0, 0, 1, 2]]
+    assert found.kinds.tolist() == [[1, 0, 2, 3]]
 
 
 def window(dataset: Dataset, length: int) -> Windows:
@@ -94,9 +95,11 @@ def window(dataset: Dataset, length: int) -> Windows:
 def test_a_history_that_no_interaction_belongs_to_is_refused(tables: Tables) -> None:
     with pytest.raises(
         DataError,
-        match=r"none is of kind 'buy', which the recipe reads apart; known are like, view; ",
+        match=r"of kind 'buy', which has .*; known are like, view; ",
     ):
         prepare(tables, {}, {}, LENGTH, histories=("view", "buy"))
     bare = Tables(tables.interactions.drop("kind"), None, None)
-    with pytest.raises(DataError, match=r"'view', which the recipe reads apart; known are none; "):
+    with pytest.raises(
+        DataError, match=r"'view', which has a history in the recipe; known are none; "
+    ):
         prepare(bare, {}, {}, LENGTH, histories=("view", "buy"))

@@ -58,7 +58,7 @@ def data(name: str) -> Dataset:
     """With several histories for a model that reads them."""
     world = generate(users=200, items=150, interactions=8000, interests=6, seed=3, cold=COLD)
     log = world.tables.interactions
-    kinds = np.random.default_rng(5).choice(HISTORIES, len(log))
+    kinds = np.random.default_rng(5).choice([*HISTORIES, "share"], len(log))
     tables = replace(world.tables, interactions=log.with_columns(pl.Series("kind", kinds)))
     features = parse_recipe(RECIPE, "the recipe of the tests").features
     histories = HISTORIES if reads_several(name) else ()
@@ -114,7 +114,7 @@ def inputs(run: Run, table: F32) -> Inputs:
     mask = (torch.arange(WIDTH) >= WIDTH - taken.unsqueeze(1)).float()
     rows = np.random.default_rng(1).integers(0, len(table), (ROWS, WIDTH))
     history = torch.from_numpy(table[rows]) * mask.unsqueeze(2)
-    kinds = torch.from_numpy(np.random.default_rng(2).integers(0, 2, (ROWS, WIDTH)))
+    kinds = torch.from_numpy(np.random.default_rng(2).integers(0, 3, (ROWS, WIDTH)))
     return Inputs(model.user_identity(users + 1).detach(), codes, numbers, history, mask, kinds)
 
 

@@ -69,7 +69,7 @@ class Reference:
     def _number(self, kind: str | None) -> int:
         """Which history an event of this kind belongs to."""
         names = self.bundle.manifest.features.histories
-        return names.index(kind) if kind in names else 0
+        return names.index(kind) + 1 if kind in names else 0
 
     def knows(self, item_id: str) -> bool:
         return item_id in self.features and item_id not in self.deleted
