@@ -9,12 +9,18 @@ import polars as pl
 import pytest
 
 from contract.bundle import open_bundle
+from contract.journal import Record
 from contract.store import LocalStore
 from offline.build import IndexChoice
 from offline.data.dataset import prepare
 from offline.data.synthetic import World
 from offline.publish import publish
 from offline.recipe import parse_recipe
+from service.engine import recall
+from service.recheck import answer_exactly, ask
+from service.request import Recall
+from service.snapshot import load_snapshot
+from service.state import State
 from tests.conftest import RECIPE, live, trained_run
 from tests.service.reference import Reference
 from tests.service.server import Server
@@ -86,3 +92,18 @@ def test_a_session_may_say_of_what_kind_its_items_are(store: LocalStore, tmp_pat
             "body.history.0",
             "body.history.0.item_id",
         ]
+
+
+def test_an_answer_is_checked_by_the_histories_it_was_made_from(store: LocalStore) -> None:
+    state = State.of(load_snapshot(live(store)), 100, 1)
+    events = [
+        {"user_id": "u1", "item_id": f"i{n}", "kind": kind}
+        for n in range(20, 30)
+        for kind in ("like", "view")
+    ]
+    state.apply([Record(n, 0.0, "event", body) for n, body in enumerate(events, start=1)])
+    request = Recall(10, "u1")
+
+    wanted, found, _ = answer_exactly(ask(state, request, recall(state, request)))
+
+    assert found == wanted == 10
