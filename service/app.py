@@ -142,7 +142,10 @@ async def _on_tandem_error(request: Request, error: Exception) -> Response:
 
 async def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    fields = [{"field": _field(e["loc"]), "problem": _problem(request, e)} for e in error.errors()]
+    found = [(_field(e["loc"]), _problem(request, e)) for e in error.errors()]
+    # Of the kinds that a value may be of, the one that got furthest was meant.
+    within = {field.rpartition(".")[0] for field, _ in found}
+    fields = [{"field": f, "problem": problem} for f, problem in found if f not in within]
     message = f"{fields[0]['field']}: {fields[0]['problem']}"
     listed, count = fields[:LISTED], len(fields)
     return error_answer(422, MalformedRequest.code, message, fields=listed, count=count)
