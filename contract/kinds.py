@@ -18,7 +18,7 @@ MOST = 16
 
 Meaning = Literal["both", "history", "seen", "nothing"]
 
-BITS: dict[Meaning, int] = {"both": HISTORY | SEEN, "history": HISTORY, "seen": SEEN, "nothing": 0}
+BITS: dict[Meaning, int] = {"both": COUNTS, "history": HISTORY, "seen": SEEN, "nothing": 0}
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -43,7 +43,9 @@ class Kinds(RootModel[dict[str, Meaning]]):
         """What an event of this kind counts as, and which history it belongs to. None: the kind is
         not known."""
         bits = BITS[self.root.get(kind, "both")] if kind is not None else BITS["both"]
-        return bits | number(kind, histories) << _SHIFT if bits & HISTORY else bits
+        if kind in histories and bits & HISTORY:
+            bits |= (histories.index(kind) + 1) << _SHIFT
+        return bits
 
 
 def history_of(flags: U8) -> U8:
@@ -54,8 +56,3 @@ def history_of(flags: U8) -> U8:
 def flags_below(histories: Sequence[str]) -> int:
     """What all flags are less than."""
     return (len(histories) + 1) << _SHIFT
-
-
-def number(kind: str | None, histories: Sequence[str]) -> int:
-    """Which of the histories items of this kind belong to."""
-    return histories.index(kind) + 1 if kind is not None and kind in histories else 0

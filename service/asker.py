@@ -9,7 +9,7 @@ from contract.arrays import I64, U8
 from contract.errors import FeatureError
 from contract.features import Encoded
 from contract.ids import UNKNOWN
-from contract.kinds import COUNTS, HISTORY, SEEN, history_of, number
+from contract.kinds import COUNTS, HISTORY, SEEN
 from service.answer import Source
 from service.request import Recall
 from service.state import State
@@ -19,8 +19,8 @@ class Asker(NamedTuple):
     row: int
     profile: Encoded
     history: I64
-    kinds: U8
-    """Which history each item of `history` belongs to."""
+    flags: U8
+    """Of each item of `history`, as in contract.kinds."""
     seen: I64
     source: Source
     segment: int
@@ -36,9 +36,9 @@ def identify(state: State, request: Recall) -> Asker:
     seen = touched if whole else touched[flags & SEEN != 0]
     if request.history is None:
         read = slice(None) if whole else flags & HISTORY != 0
-        history, kinds = touched[read], history_of(flags[read])
+        history, flags = touched[read], flags[read]
     else:
-        history, kinds = _given(state, request.history, request.kinds)
+        history, flags = _given(state, request.history, request.kinds)
         seen = np.concatenate([seen, history])
     if row != UNKNOWN and (len(history) or request.features or _described(state, row)):
         source: Source = "model"
@@ -49,7 +49,7 @@ def identify(state: State, request: Recall) -> Asker:
     else:
         source = "fallback"
     profile = _profile(state, request, row)
-    return Asker(row, profile, history, kinds, seen, source, _segment(state, profile))
+    return Asker(row, profile, history, flags, seen, source, _segment(state, profile))
 
 
 def _touched(state: State, user_id: str | None, row: int) -> tuple[I64, U8]:
@@ -72,15 +72,15 @@ def _touched(state: State, user_id: str | None, row: int) -> tuple[I64, U8]:
 
 
 def _given(state: State, history: Sequence[str], kinds: Sequence[str | None]) -> tuple[I64, U8]:
-    """Of the items that are known, the rows, and which history each belongs to."""
-    histories = state.snapshot.bundle.manifest.features.histories
-    if not (kinds and histories):
+    """Of the items that are known, the rows, and flags as of events of these kinds."""
+    if not kinds:
         rows = state.overlay.rows(history)
         return rows, np.zeros(len(rows), np.uint8)
-    numbers = [number(kind, histories) for kind in kinds]
+    manifest = state.snapshot.bundle.manifest
+    flags = [manifest.events.flags(kind, manifest.features.histories) for kind in kinds]
     rows = np.array([state.overlay.row(item_id) for item_id in history], np.int64)
     known = rows != UNKNOWN
-    return rows[known], np.array(numbers, np.uint8)[known]
+    return rows[known], np.array(flags, np.uint8)[known]
 
 
 def _described(state: State, row: int) -> bool:

@@ -10,6 +10,7 @@ from time import perf_counter
 import numpy as np
 
 from contract.arrays import F32
+from contract.kinds import history_of
 from service.answer import Answer, Source, Stages
 from service.asker import Asker, identify
 from service.blend import blend
@@ -123,7 +124,7 @@ def _place(state: State, askers: Sequence[Asker]) -> None:
     for rows, place in zip(recent, places, strict=True):
         state.overlay.put_history(rows, place)
     if tower.tells_apart:
-        tower.tell_apart([asker.kinds[-length:] for asker in askers])
+        tower.tell_apart([history_of(asker.flags[-length:]) for asker in askers])
 
 
 def _answer(state: State, found: Candidates, source: Source, clock: _Clock) -> Answer:

@@ -21,6 +21,7 @@ import numpy as np
 from contract.arrays import F32, I64, Bool
 from contract.index.base import Matrix
 from contract.index.exact import Stacked, scan
+from contract.kinds import history_of
 from contract.merge import merge
 from service.answer import Answer
 from service.asker import identify
@@ -151,7 +152,7 @@ def ask(state: State, request: Recall, answer: Answer) -> Question:
         filter_,
         filter_.overlay_slots(),
         overlay.vectors,
-        snapshot.embed_user(asker.row, asker.profile, history, asker.kinds[recent]),
+        snapshot.embed_user(asker.row, asker.profile, history, history_of(asker.flags[recent])),
         request.k,
         overlay.rows([item.item_id for item in answer.items[:]]),
     )
