@@ -199,6 +199,9 @@ SETTINGS = {
 def main(name: str, directory: Path, epochs: int | None, ranked: Path | None) -> None:
     torch.manual_seed(2022)
     np.random.seed(2022)
+    # The gradients of SINE and NARM underflow: their steps take 2 to 4 times as long with denormal
+    # numbers, and end at the same losses.
+    torch.set_flush_denormal(True)
     setting = SETTINGS[name]
     log = read(directory)
     features = Features(log.sizes)

@@ -21,8 +21,9 @@ from benchmarks.search import DIM, K, clustered
 from benchmarks.table import Row
 from contract.arrays import F32, I64
 from contract.index import BackendName, load_backend
+from contract.index._clusters import SAMPLE_PER_CLUSTER
 from contract.index._faiss import METRIC, faiss
-from contract.index._lists import SAMPLE_PER_LIST, Probing, list_count
+from contract.index._lists import Probing, list_count
 from contract.index.base import Answer
 from contract.index.faiss_ivfpq import SAMPLE_PER_WORD
 from offline.progress import Progress
@@ -157,7 +158,7 @@ def _build_ivfpq(vectors: F32, path: Path) -> None:
 
 
 def _build_lists(index: Any, vectors: F32, path: Path) -> None:
-    index.cp.max_points_per_centroid = SAMPLE_PER_LIST
+    index.cp.max_points_per_centroid = SAMPLE_PER_CLUSTER
     index.cp.min_points_per_centroid = 1
     index.train(vectors)
     index.add(vectors)

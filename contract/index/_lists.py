@@ -1,22 +1,17 @@
-"""What the backends with inverted lists share: where an item goes, and which lists are read."""
+"""What the backends with inverted lists share: how many there are, how they are filled, and which
+of them are read."""
 
 import math
 from typing import Any
 
-import numpy as np
-
 from contract.arrays import F32, I64
 from contract.errors import RecipeError
+from contract.index._clusters import alike, squares
 from contract.index._faiss import faiss
 
 MAX_LISTS = 65_536
 # Fewer, and a list is more noise than cluster.
 ROWS_PER_LIST = 32
-# Half as many find 2 to 4 % less, twice as many 1 % more.
-SAMPLE_PER_LIST = 128
-
-# Squared lengths that differ by no more, as a share, are those of normalised vectors.
-SAME_LENGTH = 1e-4
 
 # How much shorter than the average the lists that are read may be. Where lengths of vectors differ,
 # four found 82 % where one found 52 %, with lengths spread by a factor of 1.5; eight found no more.
@@ -35,54 +30,6 @@ def list_count(wanted: int, items: int) -> int:
         raise RecipeError(f"lists is {wanted}, expected at most one an item, {items}; 0 chooses")
     by_size = min(round(4 * items**0.5), items // ROWS_PER_LIST, MAX_LISTS)
     return wanted or max(1, by_size)
-
-
-class Clusters:
-    """The centres of inverted lists, and which list a vector goes to; trained on a sample that is
-    drawn with a fixed seed.
-
-    Where lengths differ, one more coordinate makes all vectors equally long, and the nearest one
-    that with the largest inner product. A query has a zero there, so the centres are kept without
-    it. Clusters of directions found half of what these find.
-    """
-
-    def __init__(self, vectors: F32, lists: int, sample: int = SAMPLE_PER_LIST) -> None:
-        """`vectors` (N, D), of which at most `sample` for each list are looked at."""
-        squares = _squares(vectors)
-        self._longest = float(squares.max())
-        self._levelled = not _alike(squares)
-        self._means = faiss.Kmeans(
-            vectors.shape[1] + self._levelled,
-            lists,
-            niter=10,
-            spherical=True,
-            max_points_per_centroid=sample,
-            min_points_per_centroid=1,  # a small catalogue is no reason for a warning
-        )
-        self._means.train(self._level(vectors))
-        self.centres: F32 = np.ascontiguousarray(self._means.centroids[:, : vectors.shape[1]])
-        """(lists, D)"""
-
-    def assign(self, vectors: F32) -> I64:
-        """The list of each vector (n, D)."""
-        _, nearest = self._means.index.search(self._level(vectors), 1)
-        lists: I64 = nearest.ravel()
-        return lists
-
-    def _level(self, vectors: F32) -> F32:
-        if not self._levelled:
-            return vectors
-        lacking = np.maximum(self._longest - _squares(vectors), 0, dtype=np.float32)
-        return np.column_stack([vectors, np.sqrt(lacking)])
-
-
-def _squares(vectors: F32) -> F32:
-    squares: F32 = np.einsum("nd,nd->n", vectors, vectors)
-    return squares
-
-
-def _alike(squares: F32) -> bool:
-    return float(np.ptp(squares)) <= SAME_LENGTH * float(squares.max())
 
 
 def quantizer(centres: F32) -> Any:
@@ -109,7 +56,7 @@ class Probing:
         self._probed: float = probes * self._rows_per_list
         # Without the coordinate that makes all vectors equally long, the centres tell.
         centres = index.quantizer.reconstruct_n(0, self._lists)
-        self._shortest = SHORTEST_LEVEL_LISTS if _alike(_squares(centres)) else SHORTEST_LISTS
+        self._shortest = SHORTEST_LEVEL_LISTS if alike(squares(centres)) else SHORTEST_LISTS
 
     def params(self, k: int, widen: float) -> Any:
         rows = self._rows(k)

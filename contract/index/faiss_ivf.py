@@ -10,6 +10,7 @@ import numpy as np
 
 from contract.arrays import F32, Bool
 from contract.index import _faiss, _lists
+from contract.index._clusters import Clusters
 from contract.index._faiss import faiss
 from contract.index.base import Answer, Backend, Effort, Index, checked_queries, require_at_least
 from contract.index.exact import scan_or_walk
@@ -39,7 +40,7 @@ class FaissIvfBackend(Backend):
     def build(vectors: F32, path: Path, params: Build) -> None:
         count, dim = vectors.shape
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        clusters = _lists.Clusters(vectors, _lists.list_count(params.lists, count))
+        clusters = Clusters(vectors, _lists.list_count(params.lists, count))
         centres, lists = clusters.centres, clusters.assign(vectors)
         quantizer = _lists.quantizer(centres)
         index = faiss.IndexIVFFlat(quantizer, dim, len(centres), _faiss.METRIC)

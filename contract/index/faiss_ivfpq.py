@@ -14,6 +14,7 @@ import numpy as np
 from contract.arrays import F32, I64, Bool
 from contract.errors import RecipeError
 from contract.index import _faiss, _lists
+from contract.index._clusters import Clusters
 from contract.index._faiss import faiss
 from contract.index.base import Answer, Backend, Effort, Index, checked_queries, require_at_least
 from contract.index.exact import scan_or_walk
@@ -55,7 +56,7 @@ class FaissIvfPqBackend(Backend):
         list_count = _lists.list_count(params.lists, count)
         parts = _part_count(params.subquantizers, dim)
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        clusters = _lists.Clusters(vectors, list_count)
+        clusters = Clusters(vectors, list_count)
         centres, lists = clusters.centres, clusters.assign(vectors)
         quantizer = _lists.quantizer(centres)
         index = faiss.IndexIVFPQ(quantizer, dim, list_count, parts, params.bits, _faiss.METRIC)

@@ -9,6 +9,7 @@ import numpy as np
 
 from contract.arrays import F32, I64, U8, Bool
 from contract.index import _faiss, _lists
+from contract.index._clusters import Clusters
 from contract.index._faiss import faiss
 from contract.index.base import Answer, checked_queries
 from contract.index.exact import scan_or_walk
@@ -16,7 +17,7 @@ from contract.index.exact import scan_or_walk
 # Lists, times the root of the number of vectors. Measured at 200,000 clustered vectors of D = 64:
 # with 1 and half the time to train, a search for the same recall reads three times the rows.
 LISTS_PER_ROOT = 2
-SAMPLE_PER_LIST = 64
+SAMPLE_PER_CLUSTER = 64
 # Lists read by a search, counted in lists of average size. Measured at 200,000 vectors of a model
 # that was never trained, whose users are far from its items: 54 found .986 of the nearest 50.
 PROBES = 72
@@ -32,7 +33,7 @@ class Growing:
         count, dim = vectors.shape
         vectors = np.ascontiguousarray(vectors)
         lists = max(1, round(LISTS_PER_ROOT * count**0.5))
-        self._clusters = _lists.Clusters(vectors, min(lists, count), SAMPLE_PER_LIST)
+        self._clusters = Clusters(vectors, min(lists, count), SAMPLE_PER_CLUSTER)
         self._quantizer = _lists.quantizer(self._clusters.centres)
         self._index = faiss.IndexIVFFlat(
             self._quantizer, dim, len(self._clusters.centres), _faiss.METRIC
