@@ -196,7 +196,9 @@ SETTINGS = {
 }
 
 
-def main(name: str, directory: Path, epochs: int | None, ranked: Path | None) -> None:
+def main(
+    name: str, directory: Path, epochs: int | None, ranked: Path | None, keep: Path | None
+) -> None:
     torch.manual_seed(2022)
     np.random.seed(2022)
     # The gradients of SINE and NARM underflow: their steps take 2 to 4 times as long with denormal
@@ -217,13 +219,15 @@ def main(name: str, directory: Path, epochs: int | None, ranked: Path | None) ->
             n_epoch=epochs or setting.epochs, model_path=folder,
         )  # fmt: skip
         loaders = load(name, setting, train, test, catalogue)
-        trainer.fit(loaders[0])
+        fit(trainer, loaders[0], keep)
         seconds = time.perf_counter() - prepared
         users, items = vectors(name, trainer, model, loaders, catalogue, Path(folder))
     found = rank(users, items, setting, log, test, catalogue)
     if ranked:
         frame = pd.DataFrame({"user_id": list(found), "ranked": list(found.values())})
         frame.to_parquet(ranked)
+    if keep:
+        keep.unlink()
     times = {"preparation": prepared - started, "training": seconds}
     print(json.dumps({"model": name} | score(found, log) | times))
 
@@ -290,6 +294,23 @@ def load(
     return loaders
 
 
+def fit(trainer: MatchTrainer, samples: DataLoader[Any], keep: Path | None) -> None:
+    """As its own `fit`, but goes on from what `keep` has of a training before."""
+    done = 0
+    if keep and keep.exists():
+        done, model, optimizer, numbers = torch.load(keep)
+        trainer.model.load_state_dict(model)
+        trainer.optimizer.load_state_dict(optimizer)
+        torch.set_rng_state(numbers)
+    for epoch in range(done, trainer.n_epoch):
+        trainer.train_one_epoch(samples)
+        if keep:
+            states = trainer.model.state_dict(), trainer.optimizer.state_dict()
+            torch.save((epoch + 1, *states, torch.get_rng_state()), keep)
+    trainer.n_epoch = 0
+    trainer.fit(samples)  # writes the model, for its own inference
+
+
 @torch.no_grad()
 def vectors(
     name: str,
@@ -354,5 +375,6 @@ if __name__ == "__main__":
     cli.add_argument("data", type=Path)
     cli.add_argument("--epochs", type=int, help="Instead of the example's.")
     cli.add_argument("--ranked", type=Path)
+    cli.add_argument("--keep", type=Path, help="The state after each epoch; deleted at the end.")
     given = cli.parse_args()
-    main(given.model, given.data, given.epochs, given.ranked)
+    main(given.model, given.data, given.epochs, given.ranked, given.keep)

@@ -12,7 +12,7 @@ from contract.arrays import F32, I64
 from offline.data.dataset import Dataset, windows
 from offline.models.base import Retriever
 
-BLOCK = 4096
+BLOCK = 1024
 
 
 class ItemVectors(NamedTuple):
@@ -31,16 +31,18 @@ def embed_items(model: Retriever, dataset: Dataset, identity: I64) -> ItemVector
     """identity (N,) rows of the model's item identity table."""
     tensor = _tensors_for(model)
 
-    def block(start: int) -> tuple[Tensor, Tensor]:
+    found = ItemVectors(
+        np.empty((len(identity), model.dim), np.float32),
+        np.empty((len(identity), model.history_dim), np.float32),
+    )
+    for start in range(0, len(identity), BLOCK):
         part = slice(start, start + BLOCK)
         known = model.item_identity(tensor(identity[part]))
         codes, numbers = tensor(dataset.items.codes[part]), tensor(dataset.items.numbers[part])
         inputs = model.item_inputs(known, codes, numbers)
-        return model.item_vectors(inputs), model.history_vectors(inputs)
-
-    blocks = [block(start) for start in range(0, len(identity), BLOCK)]
-    items, history = (torch.cat(parts).cpu().numpy() for parts in zip(*blocks, strict=True))
-    return ItemVectors(items, history)
+        found.items[part] = model.item_vectors(inputs).cpu()
+        found.history[part] = model.history_vectors(inputs).cpu()
+    return found
 
 
 UserEmbedder = Callable[[I64, I64], F32]

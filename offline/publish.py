@@ -57,7 +57,11 @@ def _arrays(
     run: Run, vectors: ItemVectors, item_known: I64, user_known: I64
 ) -> dict[str, npt.NDArray[Any]]:
     dataset, model = run.dataset, run.model
-    given = [orjson.dumps(_present(row)).decode() for row in dataset.attributes.to_dicts()]
+    given = [
+        orjson.dumps(_present(row)).decode()
+        for part in dataset.attributes.iter_slices()  # as dicts, all of them would fill the memory
+        for row in part.to_dicts()
+    ]
     return {
         "item_vectors": vectors.items,
         "history_vectors": vectors.history,
