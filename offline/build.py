@@ -130,7 +130,7 @@ class _Build:
         index = open_index(entry, directory, self.vectors)
         wanted = truth(self.vectors, queries, gate.RECALL_AT, seen)
         checks.append(gate.index_recall(index, len(self.vectors), wanted))
-        checks.append(gate.coverage(index, self.vectors, queries))
+        checks.append(gate.coverage(index, self.vectors, probes))
         _write_golden(draft, index, users, probes)
         write_arrays(directory, self.content.arrays)
         measured = reference.measure(draft, users, probes)

@@ -93,7 +93,7 @@ def restore(path: Path, state: State) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (EOFError, RuntimeError, UnpicklingError) as error:
         first = str(error).partition("\n")[0]
         raise RecipeError(f"{path}: damaged ({first}); delete it and train anew") from error

@@ -33,7 +33,8 @@ def group(device: str) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    backend = "nccl" if device.startswith("cuda") else "gloo"
+    # What is counted stands on the CPU, also where the weights do not.
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield

@@ -1,6 +1,7 @@
 """Full-catalogue ranking of a held-out target per user, exactly.
 
-Candidates are the items that occur in the interactions; what the user has already seen is left out.
+Candidates are the items that occur in the interactions; what the user has already seen is left out,
+as in an answer of the service. So a user who had seen their last item before has no target.
 """
 
 from collections.abc import Iterator
@@ -38,14 +39,19 @@ def embed(model: Retriever, dataset: Dataset) -> Evaluation:
 
 
 def targets(dataset: Dataset, target: Target) -> tuple[I64, I64]:
-    """Users (E,) that have a target, at most MOST_USERS of them and then evenly over all, and the
-    position (E,) of the target in the sequences."""
+    """Users (E,) that have a target, of at most MOST_USERS who are drawn evenly, and the position
+    (E,) of the target in the sequences."""
     split = dataset.split()
     positions = split.test if target == "test" else split.validation
     users = np.flatnonzero(positions >= 0)
     if len(users) > MOST_USERS:
         users = users[np.linspace(0, len(users) - 1, MOST_USERS).astype(np.int64)]
-    return users, positions[users]
+    offsets, items, *_ = dataset.sequences
+    ends = positions[users]
+    new = [
+        items[end] not in items[begin:end] for begin, end in zip(offsets[users], ends, strict=True)
+    ]
+    return users[new], ends[new]
 
 
 def _block_size(dataset: Dataset) -> int:
@@ -57,7 +63,7 @@ def scores(
     evaluation: Evaluation, dataset: Dataset, users: I64, positions: I64
 ) -> Iterator[tuple[slice, F32]]:
     """For blocks of the users: score of every item (b, N), the best over the interests; -inf for
-    what was seen before the position (unless it is the target) and for items without interactions.
+    what was seen before the position and for items without interactions.
     """
     unrated = np.flatnonzero(dataset.counts() == 0)
     size = _block_size(dataset)
@@ -70,7 +76,7 @@ def scores(
         table[:, unrated] = -np.inf
         for row, (user, position) in enumerate(zip(users[block], positions[block], strict=True)):
             seen = dataset.sequences.items[dataset.sequences.offsets[user] : position]
-            table[row, seen[seen != dataset.sequences.items[position]]] = -np.inf
+            table[row, seen] = -np.inf
         yield block, table
 
 

@@ -10,7 +10,7 @@ from offline.data.tables import read_tables
 from offline.evaluate import KS, embed, ranks
 from offline.metrics import ranking_metrics
 from offline.recipe import Recipe
-from offline.run import Description, Run, save_run
+from offline.run import Description, Run, require_replaceable, save_run
 from offline.train import train
 
 
@@ -31,6 +31,7 @@ def fit(
     with distribute.group(device):
         if not distribute.leads():
             return _fit(recipe, tables, out, device, lambda line: None)
+        require_replaceable(out)
         _begin(kept(out), resume, say)
         run = _fit(recipe, tables, out, device, say)
         save_run(out, run.description, run.dataset, run.model)

@@ -11,6 +11,7 @@ from contract.errors import GateError
 from contract.ids import Ids
 from contract.index.base import Index
 from contract.manifest import Check
+from contract.merge import merge
 from offline.towers import Towers, user_vectors
 from offline.truth import Truth, measure
 
@@ -79,17 +80,19 @@ def norms(items: F32) -> Check:
     )
 
 
-def coverage(index: Index, items: F32, queries: F32) -> Check:
-    """Distinct items among the first of many users: at most a tenth of the catalogue each, together
-    half as many again. A model that collapsed gives everyone the same list."""
+def coverage(index: Index, items: F32, users: F32) -> Check:
+    """Distinct items among the first of many users (U, K, D): at most a tenth of the catalogue
+    each, together half as many again. A model that collapsed gives everyone the same list."""
     k = min(RECALL_AT, max(1, len(items) // 10))
-    rows, _ = index.search(queries, k)
-    found, wanted = len(np.unique(rows[rows >= 0])), min(round(1.5 * k), len(items))
+    rows, scores = index.search(users.reshape(-1, users.shape[2]), k)
+    each = zip(rows.reshape(len(users), -1), scores.reshape(len(users), -1), strict=True)
+    answers = [merge(own, at, k)[0] for own, at in each]
+    found, wanted = len(np.unique(np.concatenate(answers))), min(round(1.5 * k), len(items))
     return Check(
-        check=f"distinct items among the first {k} of {len(queries):,} users",
-        wanted=f"at least {wanted}" if len(queries) > 1 else "any",
+        check=f"distinct items among the first {k} of {len(users):,} users",
+        wanted=f"at least {wanted}" if len(users) > 1 else "any",
         found=f"{found:,}",
-        passed=found >= wanted or len(queries) <= 1,
+        passed=found >= wanted or len(users) <= 1,
     )
 
 

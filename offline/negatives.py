@@ -51,12 +51,7 @@ class Draws:
         self, counts: I64, alpha: float, count: int, in_batch: bool, logq: float, keep: int = 0
     ) -> None:
         """counts (N,) of the training targets; an item is drawn in proportion to count ** alpha,
-        never where its count is 0. logq: the share of the correction, from 0 to 1.
-
-        Raises ValueError where there would be no negatives.
-        """
-        if count < 0 or not (count or in_batch):
-            raise ValueError(f"count is {count}, expected at least 1")
+        never where its count is 0. logq: the share of the correction, from 0 to 1."""
         self.keep = keep
         self._count, self._in_batch, self._logq = count, in_batch, logq
         self._popularity = counts / counts.sum()
@@ -111,8 +106,6 @@ def mixed(counts: I64, count: int = 512, logq: float = 1.0) -> Sampler:
 
 def hard(counts: I64, count: int = 1024, keep: int = 64) -> Sampler:
     """Of uniform draws those that a sample's user scores highest."""
-    if keep < 1:
-        raise ValueError(f"keep is {keep}, expected at least 1")
     return Draws(counts, 0.0, count, False, 0.0, keep)
 
 

@@ -66,14 +66,25 @@ def save_run(path: Path, description: Description, dataset: Dataset, model: Retr
         torch.save(cast(nn.Module, model).state_dict(), staged / WEIGHTS)
         (staged / DESCRIPTION).write_text(description.model_dump_json(indent=2))
         staged.chmod(0o755)
+        require_replaceable(path)
         if path.exists():
-            _require_run(path)
             shutil.rmtree(path)
         staged.rename(path)
     except BaseException:
         shutil.rmtree(staged, ignore_errors=True)
         raise
     return Run(path, description, dataset, model)
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises RecipeError where something is at `path` that is neither a run nor empty."""
+    if not path.exists() or (path / DESCRIPTION).is_file():
+        return
+    if not path.is_dir() or any(path.iterdir()):
+        raise RecipeError(
+            f"{path}: is there and not a run (no {DESCRIPTION}), so it is not replaced; give "
+            "another --out or move it away"
+        )
 
 
 def load_run(path: Path) -> Run:

@@ -16,7 +16,7 @@ from offline import checkpoint, distribute, memory
 from offline.batches import Samples, Source
 from offline.checkpoint import Epoch
 from offline.data.dataset import Dataset
-from offline.evaluate import embed, ranks
+from offline.evaluate import embed, ranks, targets
 from offline.metrics import ranking_metrics
 from offline.models import check_parameters, create_model
 from offline.models.base import Retriever, Sampled
@@ -57,12 +57,7 @@ def create_sampler(recipe: Recipe, dataset: Dataset) -> Sampler:
         raise RecipeError(f"negatives '{recipe.negatives}': unknown; known are {known}")
     factory, parameters = NEGATIVES[recipe.negatives], recipe.negatives_parameters
     check_parameters(f"negatives '{recipe.negatives}'", factory, parameters, frozenset({"counts"}))
-    try:
-        return factory(dataset.counts(dataset.split().train_end), **parameters)
-    except ValueError as error:
-        raise RecipeError(
-            f"negatives '{recipe.negatives}': {error}; change [negatives_parameters]"
-        ) from error
+    return factory(dataset.counts(dataset.split().train_end), **parameters)
 
 
 def create_samples(recipe: Recipe, model: Retriever, dataset: Dataset) -> Source[Any]:
@@ -104,6 +99,7 @@ def train(
     )
     module = _placed(model, distribute.place(device))
     samples = create_samples(recipe, model, dataset)
+    _require_targets(dataset)
     tables = [model.item_identity, model.user_identity]
     state = checkpoint.State(
         checkpoint.origin(recipe, dataset),
@@ -138,6 +134,15 @@ def train(
     fit_regressor(model, dataset.items, seen, recipe.seed)
     speed = len(samples) * len(state.history) / state.trained_seconds
     return Trained(model, state.history, speed)
+
+
+def _require_targets(dataset: Dataset) -> None:
+    """Without a score the first epoch would be the best."""
+    if not len(targets(dataset, "validation")[0]):
+        raise TrainingError(
+            "nobody has an item to validate with: it takes a user with three interactions or more, "
+            "the last but one with an item that they had not seen before; give data that has some"
+        )
 
 
 def _finished(recipe: Recipe, history: list[Epoch]) -> bool:

@@ -1,6 +1,8 @@
 """The table of models. A new one is one file here and one line in MODELS."""
 
 import inspect
+import math
+from collections.abc import Callable
 from typing import Any, cast
 
 from contract.errors import RecipeError
@@ -49,6 +51,14 @@ DATA_PARAMETERS = frozenset(
 """Constructor arguments that come from the data, never from a recipe."""
 
 
+RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "id_dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "temperature": (lambda value: 0 < value < math.inf, "above 0"),
+}
+"""Parameters of every model or objective that has them -> what they must be, and in words."""
+
+
 def create_model(
     name: str, schema: Schema, users: int, items: int, parameters: dict[str, Any]
 ) -> Retriever:
@@ -91,7 +101,8 @@ def reads_several(name: str) -> bool:
 def check_parameters(
     owner: str, target: Any, parameters: dict[str, Any], hidden: frozenset[str] = frozenset()
 ) -> None:
-    """Raises RecipeError when `target` does not take one of the parameters, or not of that type."""
+    """Raises RecipeError when `target` does not take one of the parameters, or not of that type, or
+    one is out of range: a whole number counts something, so it is 1 at least."""
     known = {n: p for n, p in inspect.signature(target).parameters.items() if n not in hidden}
     for name, value in parameters.items():
         if name not in known:
@@ -102,3 +113,8 @@ def check_parameters(
             raise RecipeError(
                 f"{owner}: parameter '{name}' expected {wanted.__name__}, found {value!r}"
             )
+        if wanted is int and value < 1:
+            raise RecipeError(f"{owner}: {name} is {value}, expected at least 1; change it")
+        holds, words = RANGES.get(name, (math.isfinite, "a finite number"))
+        if wanted is float and not holds(value):
+            raise RecipeError(f"{owner}: {name} is {value}, expected {words}; change it")

@@ -47,7 +47,7 @@ class Retriever(Protocol):
         positions from the end, (B, last, K, D); the others are read, and nothing is worked out for
         them that can be spared.
 
-        Raises ValueError where W is more than the model can read.
+        Raises RecipeError where W is more than the model can read.
         """
         ...
 

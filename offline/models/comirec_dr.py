@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from contract.features import Block
 from offline.layers import Recency
-from offline.models.prefix import PrefixModel, check_counts
+from offline.models.prefix import PrefixModel
 from offline.models.routing import route
 
 
@@ -54,7 +54,6 @@ class ComirecDr(PrefixModel):
             dropout,
             id_dropout,
         )
-        check_counts(interests=interests, rounds=rounds)
         self.interests, self.rounds = interests, rounds
         self.recency = Recency(interests, history_length)
         self.maps = nn.Linear(dim, interests * dim, bias=False)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from contract.features import Block
 from offline.layers import Following
-from offline.models.prefix import PrefixAttention, PrefixModel, check_counts
+from offline.models.prefix import PrefixAttention, PrefixModel
 
 
 class ComirecSa(PrefixModel):
@@ -54,7 +54,6 @@ class ComirecSa(PrefixModel):
             dropout,
             id_dropout,
         )
-        check_counts(interests=interests)
         self.interests = interests
         self.attention = PrefixAttention(dim, hidden, interests, history_length)
         self.following = Following(dim, hidden, dropout)

@@ -47,10 +47,8 @@ class Item2vec(PairedItems):
         """window: how many items away a neighbour may stand. decay: of an item's weight in a
         history, by each item that came after it."""
         super().__init__()
-        if window < 1 or not 0 < decay <= 1:
-            raise ValueError(
-                f"window is {window} and decay {decay}, expected 1 or more, and 0 < decay <= 1"
-            )
+        if not 0 < decay <= 1:
+            raise ValueError(f"decay is {decay}, expected above 0 and at most 1")
         self.dim = self.history_dim = dim
         self.window = window
         self.user_identity = nn.Embedding(users + 1, 0)

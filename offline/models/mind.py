@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from contract.features import Block
 from offline.layers import Recency, perceptron
-from offline.models.prefix import PrefixModel, check_counts
+from offline.models.prefix import PrefixModel
 from offline.models.routing import route
 
 
@@ -59,7 +59,6 @@ class Mind(PrefixModel):
             dropout,
             id_dropout,
         )
-        check_counts(interests=interests, rounds=rounds)
         self.interests, self.rounds = interests, rounds
         self.recency = Recency(interests, history_length)
         self.bilinear = nn.Linear(dim, dim, bias=False)

@@ -54,10 +54,10 @@ class Node2vec(Item2vec):
             window=window,
             decay=decay,
         )
-        if walks < 1 or walk_length < 2 or min(p, q) <= 0:
+        if walk_length < 2 or min(p, q) <= 0:
             raise ValueError(
-                f"walks is {walks}, walk_length {walk_length}, p {p} and q {q}, expected at least "
-                "one walk of two items, and p and q above 0"
+                f"walk_length is {walk_length}, p {p} and q {q}, expected at least two items, and "
+                "p and q above 0"
             )
         self.walks, self.walk_length, self.bias = walks, walk_length, Bias(p, q)
 

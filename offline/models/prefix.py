@@ -81,12 +81,6 @@ class PrefixAttention(nn.Module):
         return weights
 
 
-def check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name} is {count}, expected at least 1")
-
-
 def window(mask: Tensor, length: int) -> Tensor:
     """mask (B, W) of real items -> (B, W, W), True where a position looks: at itself, and at real
     items among the `length` that end with it."""

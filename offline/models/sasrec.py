@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from contract.errors import RecipeError
 from contract.features import Block
 from offline.layers import Recency, causal_mask
 from offline.models.sequence import SequenceModel
@@ -65,7 +66,10 @@ class Sasrec(SequenceModel):
     def read_last(self, history: Tensor, mask: Tensor, last: int) -> Tensor:
         width, length = history.shape[1], len(self.positions)
         if width > length:
-            raise ValueError(f"training.length is {width}, expected at most {length}")
+            raise RecipeError(
+                f"training.length is {width}, and this model reads {length} items at most; lower "
+                "it or raise history_length"
+            )
         states = self.dropout(history + self.positions[length - width :])
         visible = causal_mask(mask)
         bias = self.recency(visible).masked_fill(~visible, float("-inf"))  # (B, heads, W, W)

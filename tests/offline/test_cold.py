@@ -68,6 +68,23 @@ def test_the_encoder_knows_only_the_other_items() -> None:
     assert split.held.sum() == 2
 
 
+def test_what_training_saw_is_no_target() -> None:
+    log = [(user, f"i{item}", item) for user in ("long", "short") for item in range(5)]
+    log = [row for row in log if row[0] == "long" or row[2] < 3]
+    interactions = pl.DataFrame(log, ["user_id", "item_id", "timestamp"], orient="row")
+    kinds = pl.DataFrame({"item_id": [f"i{n}" for n in (1, 2, 3, 4, 0)], "kind": list("abcde")})
+    recipe = parse_recipe({"model": "dssm", "features": {"items": {"kind": "category"}}}, "x")
+    split = hold_out(
+        prepare(Tables(interactions, kinds, None), {}, {"kind": "category"}, 5), recipe
+    )
+    held = [split.whole.item_ids[row] for row in np.flatnonzero(split.held)]
+    assert held == ["i0"]  # so `short` has two items left, and training sees both
+
+    asked = {row.question: row.users for row in rows("chance", peers.chance(split.whole), split)}
+
+    assert asked == {"cold among cold": 0, "cold among all": 0, "warm among all": 1}
+
+
 def catalogue() -> Dataset:
     """Four items; the history of the one user before his target d is a, b."""
     items = pl.DataFrame(

@@ -47,11 +47,11 @@ def slow_lists(
     offsets, items, *_ = dataset.sequences
     for user in range(len(dataset.user_ids)):
         begin, end = int(offsets[user]), int(offsets[user + 1])
-        if end - begin < 3:
-            continue
         position = end - 1 if target == "test" else end - 2
+        seen = set(items[begin:position].tolist())
+        if end - begin < 3 or int(items[position]) in seen:
+            continue
         vectors = evaluation.embed_users(np.array([user]), np.array([position]))[0]
-        seen = set(items[begin:position].tolist()) - {int(items[position])}
         candidates = sorted(set(items.tolist()) - seen)
         scores = {
             row: max(float(vector @ evaluation.items.items[row]) for vector in vectors)
@@ -160,19 +160,28 @@ def test_of_very_many_users_an_even_share_is_ranked(monkeypatch: pytest.MonkeyPa
     users, positions = targets(dataset, "test")
     every = ranks(found, dataset, "test")
 
-    monkeypatch.setattr(evaluate, "MOST_USERS", 5)
+    monkeypatch.setattr(evaluate, "MOST_USERS", 9)
     some, their = targets(dataset, "test")
 
-    at = [
-        0,
-        (len(users) - 1) // 4,
-        (len(users) - 1) // 2,
-        3 * (len(users) - 1) // 4,
-        len(users) - 1,
-    ]
+    long = np.flatnonzero(dataset.split().test >= 0)
+    drawn = [long[share * (len(long) - 1) // 8] for share in range(9)]
+    at = np.flatnonzero(np.isin(users, drawn))
+    assert 0 < len(at) < 9  # the last item of some was not new
     assert some.tolist() == users[at].tolist()
     assert their.tolist() == positions[at].tolist()
     assert ranks(found, dataset, "test").tolist() == every[at].tolist()
+
+
+def test_who_had_seen_their_last_item_before_has_no_target() -> None:
+    log = [("u1", "a", 1), ("u1", "b", 2), ("u1", "c", 3), ("u1", "a", 4)]
+    log += [("u2", "a", 1), ("u2", "b", 2), ("u2", "b", 3), ("u2", "c", 4)]
+    interactions = pl.DataFrame(log, ["user_id", "item_id", "timestamp"], orient="row")
+    dataset = prepare(Tables(interactions, None, None), {}, {}, 4)
+
+    found = {name: targets(dataset, name) for name in ("validation", "test")}
+
+    assert [found["validation"][0].tolist(), found["validation"][1].tolist()] == [[0], [2]]
+    assert [found["test"][0].tolist(), found["test"][1].tolist()] == [[1], [7]]
 
 
 def test_a_large_catalogue_is_scored_for_fewer_users_at_a_time(

@@ -105,12 +105,22 @@ def test_one_vector_far_longer_than_the_rest_is_found(vectors: F32) -> None:
 def test_a_model_that_gives_everyone_the_same_list_is_found(vectors: F32) -> None:
     index = ExactIndex(vectors)
 
-    different = gate.coverage(index, vectors, vectors[:200])
-    same = gate.coverage(index, vectors, np.repeat(vectors[:1], 200, axis=0))
+    different = gate.coverage(index, vectors, vectors[:200, None])
+    same = gate.coverage(index, vectors, np.repeat(vectors[None, :1], 200, axis=0))
 
     assert different.passed
     assert not same.passed
     assert (same.wanted, same.found) == ("at least 60", "40")
+
+
+def test_several_interests_that_are_the_same_for_everyone_are_found(vectors: F32) -> None:
+    index = ExactIndex(vectors)
+
+    same = gate.coverage(index, vectors, np.repeat(vectors[None, :4], 200, axis=0))
+
+    assert (same.check, same.passed) == ("distinct items among the first 40 of 200 users", False)
+    assert same.found == "40"
+    assert gate.coverage(index, vectors, vectors.reshape(-1, 4, vectors.shape[1])).passed
 
 
 def test_offline_metrics_may_fall_by_a_tenth_and_no_more() -> None:

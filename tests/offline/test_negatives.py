@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from contract.arrays import F64, I64
+from contract.errors import RecipeError
+from offline.models import check_parameters
 from offline.negatives import NEGATIVES, Negatives, Sampler, full, hard, in_batch, mixed, uniform
 from offline.negatives import popularity as by_popularity
 
@@ -137,5 +139,5 @@ def test_the_same_generator_draws_the_same(name: str) -> None:
 def test_a_number_of_negatives_that_cannot_be_is_refused(
     name: str, parameters: dict[str, int], words: str
 ) -> None:
-    with pytest.raises(ValueError, match=words):
-        NEGATIVES[name](COUNTS, **parameters)
+    with pytest.raises(RecipeError, match=words):
+        check_parameters("negatives", NEGATIVES[name], parameters, frozenset({"counts"}))

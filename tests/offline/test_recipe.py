@@ -166,8 +166,11 @@ def test_an_unknown_model_or_objective_is_refused() -> None:
         ({"dim": 3.0}, "model 'dssm': parameter 'dim' expected int, found 3.0"),
         ({"dim": True}, "model 'dssm': parameter 'dim' expected int, found True"),
         ({"dropout": False}, "model 'dssm': parameter 'dropout' expected float, found False"),
-        ({"dim": -1}, "model 'dssm': Trying to create tensor with negative dimension -1"),
-        ({"dropout": 2}, "model 'dssm': dropout probability has to be between 0 and 1"),
+        ({"dim": -1}, "model 'dssm': dim is -1, expected at least 1"),
+        ({"dim": 0}, "model 'dssm': dim is 0, expected at least 1"),
+        ({"dropout": 2}, "model 'dssm': dropout is 2, expected 0 or more and below 1"),
+        ({"id_dropout": -0.5}, "model 'dssm': id_dropout is -0.5, expected 0 or more"),
+        ({"id_dropout": float("nan")}, "model 'dssm': id_dropout is nan, expected 0 or more"),
     ],
 )
 def test_a_parameter_that_a_model_cannot_have_is_refused(
@@ -189,6 +192,20 @@ def test_the_parameters_of_an_objective_are_checked() -> None:
     with pytest.raises(
         RecipeError, match="objective 'softmax': unknown parameter 'temprature'; kn"
     ):
+        create_objective(recipe)
+
+
+@pytest.mark.parametrize("name", ["sasrec", "cadence"])
+@pytest.mark.parametrize("parameter", ["layers", "heads", "dim"])
+def test_a_model_without_layers_heads_or_dimensions_is_refused(name: str, parameter: str) -> None:
+    with pytest.raises(RecipeError, match=f"model '{name}': {parameter} is 0, expected at least 1"):
+        create_model(name, EMPTY, 2, 2, {parameter: 0})
+
+
+def test_a_temperature_that_would_turn_the_objective_round_is_refused() -> None:
+    recipe = parse_recipe({"model": "dssm", "objective_parameters": {"temperature": -0.1}}, "x")
+
+    with pytest.raises(RecipeError, match=r"'softmax': temperature is -0\.1, expected above 0"):
         create_objective(recipe)
 
 

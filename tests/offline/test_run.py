@@ -19,6 +19,19 @@ def saved(run: Run, tmp_path: Path) -> Path:
     return path
 
 
+def test_what_is_no_run_is_not_replaced(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/mine.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(RecipeError, match=r"notes: is there and not a run \(no run.json\), so it"):
+        save_run(tmp_path / "notes", run.description, run.dataset, run.model)
+    save_run(tmp_path / "empty", run.description, run.dataset, run.model)
+
+    assert (tmp_path / "notes/mine.txt").read_text() == "mine"
+    assert load_run(tmp_path / "empty").description == run.description
+
+
 def test_a_loaded_run_is_the_saved_one(run: Run) -> None:
     loaded = load_run(run.path)
 

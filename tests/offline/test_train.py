@@ -3,12 +3,14 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
+import polars as pl
 import pytest
 from torch import nn
 
 from contract.errors import RecipeError, TrainingError
 from offline.checkpoint import Epoch
-from offline.data.dataset import Dataset
+from offline.data.dataset import Dataset, prepare
+from offline.data.tables import Tables
 from offline.evaluate import embed, ranks
 from offline.metrics import ranking_metrics
 from offline.negatives import NEGATIVES
@@ -88,6 +90,27 @@ def test_training_stops_where_numbers_are_no_longer_finite(
         trained(changed(short, **sections), tiny)
 
 
+def test_without_anybody_to_validate_with_nothing_is_trained(short: Recipe) -> None:
+    log = [(f"u{user}", f"i{item}", item) for user in range(9) for item in range(2)]
+    log += [("again", "i0", 0), ("again", "i0", 1), ("again", "i1", 2)]
+    interactions = pl.DataFrame(log, ["user_id", "item_id", "timestamp"], orient="row")
+    dataset = prepare(Tables(interactions, None, None), {}, {}, 4)
+
+    with pytest.raises(TrainingError, match="nobody has an item to validate with"):
+        train(short, dataset, "cpu", lambda _: None)
+
+
+def test_a_model_that_reads_less_than_it_is_to_be_trained_on_says_so(
+    tiny: Dataset, short: Recipe
+) -> None:
+    training = short.training.model_copy(update={"length": short.history_length + 1})
+    changes = {"model": "sasrec", "parameters": {"dim": 16}, "training": training}
+    words = f"training.length is {short.history_length + 1}, and this model reads"
+
+    with pytest.raises(RecipeError, match=words):
+        train(short.model_copy(update=changes), tiny, "cpu", lambda _: None)
+
+
 def test_a_device_that_is_not_there_is_refused(tiny: Dataset, short: Recipe) -> None:
     with pytest.raises(TrainingError, match=r"^device 'abacus': .*; train on 'cpu'$"):
         train(short, tiny, "abacus", lambda epoch: None)
@@ -116,7 +139,7 @@ def test_a_device_that_is_not_there_is_refused(tiny: Dataset, short: Recipe) -> 
         ),
         (
             {"negatives": "uniform", "negatives_parameters": {"count": 0}},
-            "negatives 'uniform': count is 0, expected at least 1; change [negatives_parameters]",
+            "negatives 'uniform': count is 0, expected at least 1; change it",
         ),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
