@@ -65,7 +65,7 @@ def take_in(bundle: Bundle, journal: Journal) -> Intake:
         **postings,
         **_of_users(bundle, users),
         **_touched(bundle, len(users), done),
-        "item_states": _states(bundle, items, posts, changes.deleted | unknown),
+        "item_states": _states(bundle, items, posts, encoder.hidden, changes.deleted | unknown),
         "popularity": _popularity(bundle, len(items), done),
     }
     return Intake(arrays | _popular(bundle, arrays), attributes, changes, encoder.refused)
@@ -75,16 +75,27 @@ class _Encoder:
     """Which records the schema of a bundle takes."""
 
     def __init__(self, bundle: Bundle) -> None:
-        self._manifest = bundle.manifest
+        self._bundle = bundle
         self.refused = 0
+        self.hidden = set[str]()
+        """The items whose last post it does not take. As in the service, what is known of them from
+        before is not what they are now, and is not recommended."""
 
     def takes(self, record: Record) -> bool:
-        if record.kind != "item":
+        if record.kind not in ("item", "delete"):
             return True
+        item_id = record.body["item_id"]
+        self.hidden.discard(item_id)
+        if record.kind == "delete" or self._encodes(item_id, record.body.get("features", {})):
+            return True
+        self.refused += 1
+        self.hidden.add(item_id)
+        return False
+
+    def _encodes(self, item_id: str, features: Mapping[str, Any]) -> bool:
         try:
-            self._manifest.encode_items([record.body.get("features", {})])
+            self._bundle.encode_items([(item_id, features)])
         except FeatureError:
-            self.refused += 1
             return False
         return True
 
@@ -118,7 +129,7 @@ def _posted(bundle: Bundle, items: Ids, posts: Mapping[str, Posted]) -> Arrays:
         return arrays
     rows = np.array([items.row(item_id) for item_id in posts], np.int64)
     features = [posted.features for posted in posts.values()]
-    encoded = bundle.manifest.encode_items(features)
+    encoded = bundle.encode_items(list(zip(posts, features, strict=True)))
     vectors, history = item_vectors(Towers.open(bundle.path), identity[rows + 1], encoded)
     texts = dict(zip(rows.tolist(), (orjson.dumps(one).decode() for one in features), strict=True))
     return {
@@ -141,15 +152,22 @@ def _attributes(bundle: Bundle, posted: Arrays) -> tuple[Attributes, Arrays]:
     return index_attributes(kinds, columns, len(items))
 
 
-def _states(bundle: Bundle, items: Ids, posts: Mapping[str, Posted], gone: Iterable[str]) -> U8:
-    """Whoever is gone is so after the last post."""
+def _states(
+    bundle: Bundle,
+    items: Ids,
+    posts: Mapping[str, Posted],
+    hidden: Iterable[str],
+    gone: Iterable[str],
+) -> U8:
+    """Whoever is hidden or gone is so after the last post that was taken."""
     states = np.full(len(items), ItemState.AVAILABLE, np.uint8)
     states[: len(bundle.item_ids)] = bundle.item_states
     for item_id, posted in posts.items():
         state = ItemState.AVAILABLE if posted.available else ItemState.UNAVAILABLE
         states[items.row(item_id)] = state
-    rows = [row for item_id in gone if (row := items.row(item_id)) != UNKNOWN]
-    states[rows] = ItemState.DELETED
+    for ids, state in ((hidden, ItemState.UNAVAILABLE), (gone, ItemState.DELETED)):
+        rows = [row for item_id in ids if (row := items.row(item_id)) != UNKNOWN]
+        states[rows] = state
     return states
 
 

@@ -16,7 +16,8 @@ class FieldEmbedding(nn.Module):
     """Encoded features (n, C) int codes and (n, F) numbers -> (n, width) floats.
 
     Each block of codes becomes the mean of its embeddings; code 0 of a one-column block is the
-    out-of-vocabulary row, of a wider block it is padding.
+    out-of-vocabulary row, of a wider block it is padding. Both are zeros: training need not meet a
+    value that is missing or unknown, and then nothing else would be known of it either.
     """
 
     def __init__(self, blocks: Sequence[Block], numbers: int, dim: int) -> None:
@@ -25,6 +26,7 @@ class FieldEmbedding(nn.Module):
         tables = [nn.Embedding(block.size, dim) for block in blocks]
         for table in tables:
             nn.init.normal_(table.weight, std=0.1)
+            nn.init.zeros_(table.weight[0])
         self.tables = nn.ModuleList(tables)
         self.width = len(self.blocks) * dim + numbers
 

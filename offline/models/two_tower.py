@@ -83,8 +83,10 @@ class TwoTower(PooledUser):
         self.dim, self.history_dim, self.id_dropout = dim, history_dim, id_dropout
         self.user_identity = nn.Embedding(users + 1, user_identity_dim)
         self.item_identity = nn.Embedding(items + 1, item_identity_dim)
-        nn.init.normal_(self.user_identity.weight, std=0.1)
-        nn.init.normal_(self.item_identity.weight, std=0.1)
+        for identity in (self.user_identity, self.item_identity):
+            nn.init.normal_(identity.weight, std=0.1)
+            if not id_dropout:  # training never meets the unknown id
+                nn.init.zeros_(identity.weight[0])
         self.user_fields = self.reader(user_blocks, user_numbers, field_dim)
         self.item_fields = self.reader(item_blocks, item_numbers, field_dim)
         item_width = item_identity_dim + self.item_fields.width

@@ -182,3 +182,23 @@ def test_the_towers_of_youtube_sbc_are_deeper() -> None:
     deep, shallow = (create(name).get_submodule("item_tower") for name in ("youtube_sbc", "dssm"))
 
     assert [sum(isinstance(m, nn.Linear) for m in t.modules()) for t in (deep, shallow)] == [3, 2]
+
+
+@pytest.mark.parametrize("name", ["dssm", "facebook_dssm", "cdssm", "youtube_sbc"])
+def test_without_dropped_ids_the_unknown_one_says_nothing(name: str) -> None:
+    model = create(name, id_dropout=0.0)
+    assert isinstance(model, TwoTower)
+
+    for identity in (model.user_identity, model.item_identity):
+        assert not identity.weight[0].any()
+        assert identity.weight[1:].any(dim=1).all()
+
+
+def test_an_unknown_category_says_nothing() -> None:
+    read = fields("dssm")
+
+    unknown, known = read(torch.tensor([[0, 2, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0]]), NUMBERS[:2])
+
+    assert not unknown[1:7].any()
+    assert known[1:7].all()
+    torch.testing.assert_close(unknown[7:], known[7:])
