@@ -1,7 +1,8 @@
 """Pairs of items that stand near each other: what a skip-gram model is trained on.
 
-An epoch draws one neighbour for every item, so an epoch is as long for all windows, and over the
-epochs each pair comes as often as in a list of all pairs.
+An epoch draws one neighbour for every item, so an epoch is as long for all windows. In a list of
+all pairs an item would count as often as it has neighbours: here those of short histories, and at
+their ends, count as much as others.
 """
 
 from typing import NamedTuple

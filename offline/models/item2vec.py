@@ -8,8 +8,9 @@ Differs from the paper:
 - an item is searched by its output vector, since that is what the vectors of a history were trained
   to find; the paper compares input vectors;
 - a window over the ordered history, as in word2vec, not a set;
-- cosine and a temperature; popular items are not left out at random, the weights of the negatives
-  make up for them (see the recipe);
+- cosine, a temperature and a softmax over the draws, not a logistic loss of each; the draws are
+  what the recipe says, and popular items are not left out at random;
+- an epoch draws one neighbour for every item, so the pairs of short histories come more often;
 - the vectors of an item that training did not see are regressed from its content.
 """
 
