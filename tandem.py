@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from contract.errors import ExtraMissing, TandemError
+from contract.errors import BundleError, ExtraMissing, TandemError
 
 if TYPE_CHECKING:
     from benchmarks.table import Row
@@ -323,32 +323,55 @@ def rollback(store: str, channel: str, version: str | None) -> None:
 @STORE
 @JSON
 def bundles(store: str, as_json: bool) -> None:
-    """List the bundles of a store, and which channel points at which."""
-    from contract.manifest import read_manifest
+    """List the bundles of a store, and which channel points at which.
+
+    The last column says 'forced' of a bundle that was published although the gate refused it, and
+    what is wrong with one whose manifest cannot be read; in JSON this is its 'problem', instead of
+    what the manifest says. JSON also has the metrics, and as 'gate' what the gate measured.
+    """
     from contract.store import open_store
 
     opened = open_store(store)
     pointing = opened.channels()
-    manifests = [read_manifest(opened.bundle(version)) for version in opened.versions()]
     rows = [
         {
-            "version": m.version,
-            "channels": [name for name, c in pointing.items() if c.version == m.version],
-            "model": m.model,
-            "backend": m.index.backend,
-            "items": m.dims.items,
-            "users": m.dims.users,
-            "metrics": m.metrics,
-            "created_at": m.created_at.isoformat(),
-            "forced": m.forced,
+            "version": version,
+            "channels": [name for name, c in pointing.items() if c.version == version],
+            **_described(opened.bundle(version)),
         }
-        for m in manifests
+        for version in opened.versions()
     ]
     if as_json:
         _print_json(rows)
         return
     columns = ("version", "channels", "model", "backend", "items", "users", "created_at")
-    _table(columns, [[_cell(row[c]) for c in columns] for row in rows])
+    _table(
+        (*columns, ""), [[*(_cell(row.get(c, "")) for c in columns), _note(row)] for row in rows]
+    )
+
+
+def _described(bundle: Path) -> dict[str, Any]:
+    from contract.manifest import read_manifest
+
+    try:
+        m = read_manifest(bundle)
+    except BundleError as error:
+        return {"problem": str(error)}
+    return {
+        "model": m.model,
+        "backend": m.index.backend,
+        "items": m.dims.items,
+        "users": m.dims.users,
+        "metrics": m.metrics,
+        "created_at": m.created_at.isoformat(),
+        "gate": [check.model_dump() for check in m.gate],
+        "forced": m.forced,
+    }
+
+
+def _note(row: dict[str, Any]) -> str:
+    problem: str | None = row.get("problem")
+    return problem or ("forced" if row["forced"] else "")
 
 
 class Serve(click.Command):
@@ -498,7 +521,7 @@ def demo(name: str, source: Path | None, out: Path, keep: bool) -> None:
 @click.option(
     "--state",
     type=click.Path(path_type=Path),
-    help="The state directory of the service. [default: 'state' beside the store]",
+    help="The state directory of the service. [default: TANDEM_STATE, or 'state' beside the store]",
 )
 @click.option("--repair", is_flag=True, help="Do what without it is only said.")
 @click.option(
@@ -545,9 +568,10 @@ def _examined(store: str, state: Path | None, collect: int | None) -> "list[Find
     from contract.store import open_store
     from service.doctor import journal
     from service.doctor import store as stores
-    from service.settings import Settings
+    from service.settings import read_settings
 
-    settings = Settings(store=store, state=str(state) if state else None)
+    given = {"store": store} | ({"state": str(state)} if state else {})
+    settings = read_settings().model_copy(update=given)
     opened = open_store(store)
     return [
         *stores.examine(opened, collect),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.arrays import F64, I32, I64
-from contract.errors import FeatureError
+from contract.errors import FeatureError, shown
 from contract.features import Fields
 from contract.ids import UNKNOWN, Ids, Texts
 
@@ -173,8 +173,4 @@ def _key(attribute: str, tag: str) -> str:
 
 
 def _wrong(name: str, value: object, wanted: str) -> FeatureError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return FeatureError(
-        f"attribute '{name}': expected {wanted}, found {type(value).__name__} {shown}"
-    )
+    return FeatureError(f"attribute '{name}': expected {wanted}, found {shown(value)}")

@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from contract import manifest as manifests
@@ -191,6 +192,24 @@ class Bundle:
     def attributes(self) -> Texts:
         """The features of each item as they were given, one JSON object per row."""
         return Texts(self.arrays["attributes_text"], self.arrays["attributes_offsets"])
+
+    def encode_items(self, posts: Sequence[tuple[str, Mapping[str, Any]]]) -> Encoded:
+        """Items as they are posted: ids, and features and attributes. An item of the bundle may
+        have the other columns that `attributes` has of it: nothing reads them. Raises
+        FeatureError."""
+        known = self.manifest.item_names
+        read = [
+            features if features.keys() <= known else self._without_columns(item_id, features)
+            for item_id, features in posts
+        ]
+        return self.manifest.encode_items(read)
+
+    def _without_columns(self, item_id: str, features: Mapping[str, Any]) -> Mapping[str, Any]:
+        row = self.item_ids.row(item_id)
+        if row == UNKNOWN:
+            return features
+        columns = orjson.loads(self.attributes.raw(row)).keys() - self.manifest.item_names
+        return {name: value for name, value in features.items() if name not in columns}
 
     @cached_property
     def postings(self) -> Postings:

@@ -37,6 +37,16 @@ LISTED = 100
 """So many things wrong with a request are listed in an answer; the others are counted."""
 
 
+LONGEST = 60
+
+
+def shown(value: object) -> str:
+    """What was found in place of what is expected, as messages show it: its type, and the value as
+    far as it is short."""
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= LONGEST else text[: LONGEST - 3] + '...'}"
+
+
 class TandemError(Exception):
     """Base of the tree. `code` is the stable name that programs may match on, `details` what an
     answer says beside the message."""

@@ -26,7 +26,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.arrays import F32, I32
-from contract.errors import FeatureError
+from contract.errors import FeatureError, shown
 from contract.kinds import Histories
 
 Kind = Literal["category", "multi", "number", "text", "vector"]
@@ -59,11 +59,7 @@ class _Field(BaseModel):
     name: str
 
     def _wrong(self, value: object, wanted: str) -> FeatureError:
-        shown = repr(value)
-        shown = shown if len(shown) <= 60 else shown[:57] + "..."
-        return FeatureError(
-            f"feature '{self.name}': expected {wanted}, found {type(value).__name__} {shown}"
-        )
+        return FeatureError(f"feature '{self.name}': expected {wanted}, found {shown(value)}")
 
 
 class _Vocabulary(_Field):

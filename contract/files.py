@@ -1,7 +1,11 @@
-"""Files: small ones that someone else may have written, and what makes a change durable."""
+"""Files: small ones that someone else may have written, and what makes a change durable or lets
+changes wait for each other."""
 
+import fcntl
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 STAGING = ".staging-"
@@ -29,5 +33,17 @@ def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[int]:
+    """One at a time, of all threads and processes; the directory's descriptor. Not to be nested.
+    The kernel lets go for a process that died."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
         os.close(descriptor)

@@ -26,6 +26,8 @@ MOST_BYTES = 512 * 2**20
 """The large tables are arrays of the bundle; what stays in a tower is its layers."""
 DEEPEST = 32
 """Of messages in messages. A tower without loops needs four."""
+MOST_KEY = 2**32 - 1
+"""Other readers of protocol buffers take the low 32 bits of a larger one, and so another field."""
 DOMAINS = (b"", b"ai.onnx")
 LOOPS = (b"Loop", b"Scan")
 """Operators that may go on for as long as the file says."""
@@ -100,6 +102,8 @@ class _Walk:
             if self._left < 0:
                 raise _Malformed(f"over {MOST_FIELDS:,} fields")
             key, at = _varint(content, at)
+            if key > MOST_KEY:
+                raise _Malformed(f"a field has the key {key:,}, expected at most {MOST_KEY:,}")
             number, wire = key >> 3, key & 7
             if wire == VARINT:
                 value, at = _varint(content, at)

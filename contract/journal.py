@@ -4,7 +4,6 @@ A write is acknowledged with its seq after it is on disk. Seqs start at 1, have 
 never given twice, not even after a trim. Many processes may share one journal.
 """
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -21,6 +20,7 @@ from typing import Any, Literal, Protocol
 import orjson
 
 from contract.errors import Conflict, JournalDamaged, JournalError, Overloaded
+from contract.files import locked
 
 Kind = Literal["item", "delete", "event", "lost"]
 """`lost` stands where damage took an entry: its body is empty, and no one acts on it."""
@@ -34,6 +34,8 @@ REPAIR = ".repair"
 """A directory beside the journal while it is repaired; see `contract.salvage`."""
 
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+UNDECODABLE = "Could not decode to UTF-8"
+"""Begins what Python's sqlite3 says of a text that is damaged; there is no error code for it."""
 
 SCHEMA = """
 CREATE TABLE entries (
@@ -113,7 +115,7 @@ class Journal(Protocol):
         ...
 
     def require_readable(self) -> None:
-        """Touch every entry once."""
+        """Decode the body of every entry once."""
         ...
 
     def close(self) -> None: ...
@@ -166,19 +168,36 @@ class SqliteJournal:
         rows = [[(now, entry.kind, encode(entry)) for entry in one.entries] for one in writes]
         with self._transaction() as connection:
             return [
-                None if _overtaken(connection, one) else _insert(connection, its)
+                None if self._overtaken(connection, one) else _insert(connection, its)
                 for one, its in zip(writes, rows, strict=True)
             ]
 
     def read(self, after: int, limit: int = 10_000) -> list[Record]:
-        query = "SELECT seq, at, kind, body FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
+        query = (
+            "SELECT seq, at, kind, CAST(body AS BLOB) FROM entries WHERE seq > ? "
+            "ORDER BY seq LIMIT ?"
+        )
         with self._reading, self._explained():
             rows = self._reader.execute(query, (after, limit)).fetchall()
         return [Record(seq, at, kind, self._decoded(seq, body)) for seq, at, kind, body in rows]
 
-    def _decoded(self, seq: int, body: object) -> dict[str, Any]:
+    def _overtaken(self, connection: sqlite3.Connection, write: Write) -> bool:
+        """Whether anything was written after its `after` about the items that it names. Looks at
+        what came since, which is little."""
+        if write.after is None:
+            return False
+        query = (
+            "SELECT seq, CAST(body AS BLOB) FROM entries "
+            "WHERE seq > ? AND kind IN ('item', 'delete')"
+        )
+        items = {entry.body["item_id"] for entry in write.entries}
+        since = connection.execute(query, (write.after,))
+        return any(self._decoded(seq, body)["item_id"] in items for seq, body in since)
+
+    def _decoded(self, seq: int, body: bytes) -> dict[str, Any]:
+        """Of bytes: sqlite3, which decodes texts itself, does not say which one it cannot."""
         try:
-            found = orjson.loads(body)  # type: ignore[arg-type]
+            found = orjson.loads(body)
         except orjson.JSONDecodeError as exc:
             raise _damaged(self._path, f"entry {seq}: {exc}") from exc
         if not isinstance(found, dict):
@@ -206,7 +225,11 @@ class SqliteJournal:
 
     def require_readable(self) -> None:
         with self._reading, self._explained():
-            self._reader.execute("SELECT sum(length(body)) FROM entries").fetchone()
+            # Decoded as `read` does: SQLite's json_valid lets pass what is no UTF-8, and to look at
+            # that too costs as much as this.
+            query = "SELECT seq, CAST(body AS BLOB) FROM entries"
+            for seq, body in self._reader.execute(query):
+                self._decoded(seq, body)
 
     def close(self) -> None:
         with self._writing, self._reading, self._explained():
@@ -223,7 +246,8 @@ class SqliteJournal:
         try:
             yield
         except (sqlite3.Error, OSError) as exc:
-            if getattr(exc, "sqlite_errorcode", 0) & 0xFF in DAMAGE:
+            code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
+            if code in DAMAGE or str(exc).startswith(UNDECODABLE):
                 raise _damaged(self._path, str(exc)) from exc
             raise JournalError(
                 f"journal {self._path}: {exc}; check the path, the disk and who else has it open"
@@ -411,29 +435,14 @@ def _locked_directory(directory: Path) -> Iterator[None]:
     """One process at a time, and the names in the directory on disk at the end. SQLite's own lock
     does not make one change to WAL wait for another.
     """
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with locked(directory) as descriptor:
         yield
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _pragma(connection: sqlite3.Connection, pragma: str) -> int | str:
     value: int | str = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
     return value
-
-
-def _overtaken(connection: sqlite3.Connection, write: Write) -> bool:
-    """Whether anything was written after its `after` about the items that it names. Looks at what
-    came since, which is little."""
-    if write.after is None:
-        return False
-    query = "SELECT body FROM entries WHERE seq > ? AND kind IN ('item', 'delete')"
-    items = {entry.body["item_id"] for entry in write.entries}
-    since = connection.execute(query, (write.after,))
-    return any(orjson.loads(body)["item_id"] in items for (body,) in since)
 
 
 def _insert(connection: sqlite3.Connection, rows: Sequence[tuple[float, str, str]]) -> range:

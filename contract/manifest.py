@@ -1,6 +1,7 @@
 """The description of a bundle: `manifest.json`, written last. Normative: docs/bundle-format.md."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -95,6 +96,11 @@ class Manifest(_Part):
     forced: bool = False
     seq: Count = 0
     parent: str | None = None
+
+    @cached_property
+    def item_names(self) -> frozenset[str]:
+        """Of the features and attributes of items."""
+        return self.features.items.names.union(self.attributes.kinds)
 
     def encode_items(self, items: Sequence[Mapping[str, object]]) -> Encoded:
         """Items as they are posted, with features and attributes. Raises FeatureError."""

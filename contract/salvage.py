@@ -76,7 +76,8 @@ def _problems(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"format {version}, this release reads format {FORMAT}"
         return
     expected = None
-    for seq, body in connection.execute("SELECT seq, body FROM entries ORDER BY seq"):
+    query = "SELECT seq, CAST(body AS BLOB) FROM entries ORDER BY seq"
+    for seq, body in connection.execute(query):
         if expected is not None and seq != expected:
             yield f"no entry {expected}, after it comes {seq}"
             return
@@ -215,7 +216,7 @@ def _line(row: Row) -> Line | None:
     return row.id, float(at), str(kind), body
 
 
-def _is_object(body: str) -> bool:
+def _is_object(body: str | bytes) -> bool:
     try:
         return isinstance(orjson.loads(body), dict)
     except orjson.JSONDecodeError:

@@ -9,7 +9,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.errors import DiskError, StoreError
-from contract.files import STAGING, read_small, sync
+from contract.files import STAGING, locked, read_small, sync
 
 if TYPE_CHECKING:
     from contract.manifest import Manifest
@@ -37,7 +37,7 @@ class Channel(BaseModel):
 
 class Store(Protocol):
     def versions(self) -> list[str]:
-        """All complete bundles, oldest first."""
+        """All complete bundles, oldest first: the directories that have the name of a version."""
         ...
 
     def bundle(self, version: str) -> Path:
@@ -49,12 +49,16 @@ class Store(Protocol):
         DiskError where the store cannot be written, as `point` and `rollback` do."""
         ...
 
-    def channels(self) -> dict[str, Channel]: ...
+    def channels(self) -> dict[str, Channel]:
+        """By name; a file that has not the name of a channel is none. Raises StoreError where one
+        cannot be read."""
+        ...
 
     def channel(self, name: str) -> Channel | None: ...
 
     def point(self, name: str, version: str) -> Channel:
-        """Let a channel point at a version, atomically."""
+        """Let a channel point at a version, atomically. A move waits for one that is under way, as
+        `rollback` and `retreat` do, and begins where that has ended."""
         ...
 
     def rollback(self, name: str, to: str | None = None) -> Channel:
@@ -76,10 +80,10 @@ class LocalStore:
 
     def versions(self) -> list[str]:
         try:
-            found = [p.name for p in (self.root / "bundles").iterdir()]
+            found = list((self.root / "bundles").iterdir())
         except FileNotFoundError:
             return []
-        return sorted(name for name in found if NAME.fullmatch(name))
+        return sorted(path.name for path in found if NAME.fullmatch(path.name) and path.is_dir())
 
     def bundle(self, version: str) -> Path:
         path = self.root / "bundles" / _checked(version, "version")
@@ -98,9 +102,13 @@ class LocalStore:
             return write_bundle(destination, lambda directory: fill(directory, version))
 
     def channels(self) -> dict[str, Channel]:
-        names = sorted(path.stem for path in (self.root / "channels").glob("*.json"))
-        found = {name: self.channel(name) for name in names}
+        found = {name: self.channel(name) for name in self.channel_names()}
         return {name: channel for name, channel in found.items() if channel}
+
+    def channel_names(self) -> list[str]:
+        """Of all channels, also of those that cannot be read."""
+        names = (path.stem for path in (self.root / "channels").glob("*.json"))
+        return sorted(name for name in names if NAME.fullmatch(name))
 
     def channel(self, name: str) -> Channel | None:
         path = self._channel_path(name)
@@ -115,26 +123,45 @@ class LocalStore:
 
     def point(self, name: str, version: str) -> Channel:
         self.bundle(version)
-        now = self.channel(name)
+        path = self._channel_path(name)
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._moving(name) as now:
+            return self._pointed(name, now, version)
+
+    def rollback(self, name: str, to: str | None = None) -> Channel:
+        with self._moving(name) as now:
+            if now is None:
+                raise StoreError(f"channel '{name}' of {self.root} points at nothing yet")
+            if to is not None:
+                self.bundle(to)
+                return self._pointed(name, now, to)
+            if not now.previous:
+                raise StoreError(
+                    f"channel '{name}' of {self.root} has no version before {now.version}"
+                )
+            return self._retreated(name, now, now.previous[-1])
+
+    def retreat(self, name: str, to: str) -> Channel:
+        with self._moving(name) as now:
+            if now is None or to not in now.previous:
+                raise StoreError(f"channel '{name}' of {self.root} has not pointed at {to} before")
+            return self._retreated(name, now, to)
+
+    @contextmanager
+    def _moving(self, name: str) -> Iterator[Channel | None]:
+        """What the channel points at, while no one else moves it."""
+        directory = self._channel_path(name).parent
+        with locked(directory) if directory.is_dir() else nullcontext():
+            yield self.channel(name)
+
+    def _pointed(self, name: str, now: Channel | None, version: str) -> Channel:
         if now and now.version == version:
             return now
         previous = (*now.previous, now.version)[-KEPT_PREVIOUS:] if now else ()
         return self._write(name, Channel(version=version, previous=previous))
 
-    def rollback(self, name: str, to: str | None = None) -> Channel:
-        now = self.channel(name)
-        if now is None:
-            raise StoreError(f"channel '{name}' of {self.root} points at nothing yet")
-        if to is not None:
-            return self.point(name, to)
-        if not now.previous:
-            raise StoreError(f"channel '{name}' of {self.root} has no version before {now.version}")
-        return self.retreat(name, now.previous[-1])
-
-    def retreat(self, name: str, to: str) -> Channel:
-        now = self.channel(name)
-        if now is None or to not in now.previous:
-            raise StoreError(f"channel '{name}' of {self.root} has not pointed at {to} before")
+    def _retreated(self, name: str, now: Channel, to: str) -> Channel:
         self.bundle(to)
         at = len(now.previous) - 1 - now.previous[::-1].index(to)
         return self._write(name, Channel(version=to, previous=now.previous[:at]))
@@ -142,7 +169,6 @@ class LocalStore:
     def _write(self, name: str, channel: Channel) -> Channel:
         path = self._channel_path(name)
         with _explained(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             _replace(path, channel.model_dump_json())
         return channel
 

@@ -34,13 +34,13 @@ def rests(root: Path) -> list[Path]:
 def channels(store: LocalStore) -> dict[str, Channel | StoreError]:
     """Each channel, or why it cannot be read, where the store would raise for all of them."""
     found = dict[str, Channel | StoreError]()
-    for path in sorted((store.root / "channels").glob("*.json")):
+    for name in store.channel_names():
         try:
-            channel = store.channel(path.stem)
+            channel = store.channel(name)
         except StoreError as error:
-            found[path.stem] = error
+            found[name] = error
         else:
-            found |= {path.stem: channel} if channel else {}
+            found |= {name: channel} if channel else {}
     return found
 
 

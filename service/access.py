@@ -111,7 +111,9 @@ class _Keys:
 
     def __init__(self, name: str, given: SecretStr | None, file: str | None) -> None:
         self._name = name
-        self._given = _digests(given.get_secret_value(), f"TANDEM_{name.upper()}") if given else ()
+        # An empty one is one: a variable that was not filled in must not open what it should close.
+        keys = given.get_secret_value() if given is not None else None
+        self._given = _digests(keys, f"TANDEM_{name.upper()}") if keys is not None else ()
         self._file = Path(file) if file is not None else None
         self._seen = self._stamp()
         self.digests = self._read()

@@ -125,7 +125,7 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
             table[name] = Variant(live, Swapper(store, settings, live, uri, metrics))
         yield Parts(
             settings,
-            Variants(settings.channels, table, metrics),
+            Variants(settings.channels, table),
             journal,
             Gate(settings.max_admitted, metrics),
             Cache(settings.cache_entries, metrics),
@@ -142,7 +142,7 @@ async def _on_tandem_error(request: Request, error: Exception) -> Response:
 
 async def _on_malformed(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [(_field(e["loc"]), _problem(request, e)) for e in error.errors()]
+    found = [(_field(e), _problem(request, e)) for e in error.errors()]
     # Of the kinds that a value may be of, the one that got furthest was meant.
     within = {field.rpartition(".")[0] for field, _ in found}
     fields = [{"field": f, "problem": problem} for f, problem in found if f not in within]
@@ -151,9 +151,20 @@ async def _on_malformed(request: Request, error: Exception) -> Response:
     return error_answer(422, MalformedRequest.code, message, fields=listed, count=count)
 
 
-def _field(location: Sequence[str | int]) -> str:
-    """Without the names of what it might have been."""
-    return ".".join(str(part) for part in location if part not in schemas.ALTERNATIVES)
+def _field(error: Mapping[str, Any]) -> str:
+    """Without the names of what it might have been, which come behind the body and behind the
+    position in a list; a name that is not known there is the client's own."""
+    location: Sequence[str | int] = error["loc"]
+    own = len(location) - (error["type"] == "extra_forbidden")
+    return ".".join(
+        str(part)
+        for at, part in enumerate(location)
+        if at >= own or part not in schemas.ALTERNATIVES or not _may_vary(location[at - 1])
+    )
+
+
+def _may_vary(place: str | int) -> bool:
+    return place == "body" or isinstance(place, int)
 
 
 def _problem(request: Request, error: Mapping[str, Any]) -> str:

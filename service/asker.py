@@ -13,6 +13,7 @@ from contract.kinds import COUNTS, HISTORY, SEEN
 from service.answer import Source
 from service.request import Recall
 from service.state import State
+from service.users import NOTHING
 
 
 class Asker(NamedTuple):
@@ -60,15 +61,10 @@ def _touched(state: State, user_id: str | None, row: int) -> tuple[I64, U8]:
     else:
         known, flags = np.empty(0, np.int32), np.empty(0, np.uint8)
     rows = state.overlay.current(known.astype(np.int64))
-    live = state.users.events(user_id) if user_id is not None else ()
-    found = [(r, f) for item_id, f in live if (r := state.overlay.row(item_id)) != UNKNOWN]
-    if not found:
+    live = state.users.touched(user_id) if user_id is not None else NOTHING
+    if not len(live.rows):
         return rows, flags
-    live_rows, live_flags = zip(*found, strict=True)
-    return (
-        np.concatenate([rows, np.array(live_rows, np.int64)]),
-        np.concatenate([flags, np.array(live_flags, np.uint8)]),
-    )
+    return np.concatenate([rows, live.rows]), np.concatenate([flags, live.flags])
 
 
 def _given(state: State, history: Sequence[str], kinds: Sequence[str | None]) -> tuple[I64, U8]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from contract.arrays import F64, Bool
 from contract.attributes import LARGEST, Attributes
-from contract.errors import MalformedRequest
+from contract.errors import MalformedRequest, shown
 
 BOUNDS = ("gte", "gt", "lte", "lt")
 OPERATORS = {"=": "", ">=": "gte", ">": "gt", "<=": "lte", "<": "lt"}
@@ -117,17 +117,12 @@ def _after(bound: float, end: float) -> float:
 
 def _tag(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise ValueError(f"expected a string or an integer, found {_shown(value)}")
+        raise ValueError(f"expected a string or an integer, found {shown(value)}")
     return str(value)
 
 
 def _number(value: object) -> float:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not -LARGEST <= value <= LARGEST:  # type: ignore[operator]
-        raise ValueError(f"expected a finite number, found {_shown(value)}")
+        raise ValueError(f"expected a finite number, found {shown(value)}")
     return float(value)  # type: ignore[arg-type]
-
-
-def _shown(value: object) -> str:
-    shown = repr(value)
-    return f"{type(value).__name__} {shown if len(shown) <= 60 else shown[:57] + '...'}"

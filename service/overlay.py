@@ -65,8 +65,8 @@ class Overlay:
         """Bundle rows that were deleted, and may have been posted again since."""
         self.columns = Columns(snapshot.bundle.manifest.attributes)
         self.marks = Marks(self.base)
-        self.refused = 0
-        """Journaled items whose features this bundle's schema cannot encode."""
+        self._refused: dict[str, int] = {}
+        """The items whose last post this bundle's schema cannot encode -> its seq."""
         self.seq = 0
         """The journal position of the last record that was about an item; 0 before any."""
         self._ids: list[str] = []
@@ -86,6 +86,12 @@ class Overlay:
     def __len__(self) -> int:
         """Items of the overlay, available or not."""
         return self._posted_count
+
+    @property
+    def refused(self) -> int:
+        """Items whose last post this bundle's schema cannot encode. They are not returned: what is
+        known of them from before is not what they are now."""
+        return len(self._refused)
 
     @property
     def slots(self) -> int:
@@ -192,14 +198,28 @@ class Overlay:
         slot = self._slots.get(item_id)
         return self._snapshot.bundle.item_ids.row(item_id) if slot is None else self.base + slot
 
+    def knows(self, item_id: str) -> bool:
+        """Whether there is such an item, and be it that its last post was refused."""
+        return item_id in self._refused or self._held(self.row(item_id))
+
     def require(self, item_id: str) -> int:
-        """The row of an item that was not deleted, available or not. Raises UnknownItem."""
+        """The row of an item that was not deleted, available or not. Raises UnknownItem, also where
+        the last post of the item was refused."""
         row = self.row(item_id)
-        in_bundle = row < self.base
-        gone = row in self._deleted if in_bundle else not self._posted[row - self.base]
-        if row == UNKNOWN or gone:
+        if item_id in self._refused:
+            raise UnknownItem(
+                f"item '{item_id}': bundle {self._snapshot.version} cannot encode what was posted "
+                "of it last; post it again"
+            )
+        if not self._held(row):
             raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
         return row
+
+    def _held(self, row: int) -> bool:
+        """Whether a row is that of an item that was not deleted."""
+        if row < self.base:
+            return row != UNKNOWN and row not in self._deleted
+        return bool(self._posted[row - self.base])
 
     def rows(self, item_ids: Sequence[str]) -> I64:
         """The rows of the known ones among these ids, in their order."""
@@ -252,16 +272,15 @@ class Overlay:
 
     def apply(self, records: Sequence[Record]) -> None:
         """Apply item and delete records, in order. Of several on one item the last one counts, but
-        an item that was posted and deleted has its slot: histories may hold it, and all workers
-        must answer alike, however they cut the journal into batches.
+        an item that was posted, and deleted or refused after, has its slot: histories may hold it,
+        and all workers must answer alike, however they cut the journal into batches.
 
         Raises BackendError where the index that takes them in does not answer; the same records
         are then to be applied again."""
         records = [r for r in records if r.kind in ("item", "delete")]
         if not records:
             return
-        posted = {r.body["item_id"]: r for r in records if r.kind == "item"}
-        self._upsert(list(posted.values()))
+        self._post([r for r in records if r.kind == "item"])
         for record in records:
             if record.kind == "delete":
                 self._delete(record.body["item_id"], record.seq)
@@ -280,10 +299,33 @@ class Overlay:
         dead = slots[~self.alive[slots]]
         appended.delete(dead + self.base, np.array(sorted(gone), np.int64))
 
-    def _upsert(self, records: list[Record]) -> None:
-        records, encoded = self._encoded(records)
-        if not records:
-            return
+    def _post(self, posts: list[Record]) -> None:
+        """A record was checked against the bundle of its day; a later one may have other fields, or
+        an earlier one."""
+        last = _by_item(posts)
+        try:
+            encoded = encode_items(self._snapshot, [post.body for post in last.values()])
+            taken = last
+        except BadItems:
+            taken = _by_item([post for post in posts if self._encodes(post)])
+            encoded = encode_items(self._snapshot, [post.body for post in taken.values()])
+        if taken:
+            self._upsert(list(taken.values()), encoded)
+        for item_id, post in last.items():
+            if taken.get(item_id) is post:
+                self._refused.pop(item_id, None)
+            else:
+                self._refused[item_id] = post.seq
+                self._hide(item_id)
+
+    def _encodes(self, post: Record) -> bool:
+        try:
+            encode_items(self._snapshot, [post.body])
+        except BadItems:
+            return False
+        return True
+
+    def _upsert(self, records: list[Record], encoded: Encoded) -> None:
         ids = [record.body["item_id"] for record in records]
         rows = np.array([self._snapshot.bundle.item_ids.row(item_id) for item_id in ids], np.int64)
         vectors, history = self._embed(rows, encoded)
@@ -301,17 +343,6 @@ class Overlay:
         self._replace(rows, slots)
         if not self.appended:
             self._segment.update(slots, self.vectors)
-
-    def _encoded(self, records: list[Record]) -> tuple[list[Record], Encoded]:
-        """Those that can be encoded. A record was checked against the bundle of its day; a later
-        one may have other fields."""
-        try:
-            return records, encode_items(self._snapshot, [record.body for record in records])
-        except BadItems as error:
-            bad = {row.item for row in error.rows}
-            self.refused += len(bad)
-            good = [record for record in records if record.body["item_id"] not in bad]
-            return good, encode_items(self._snapshot, [record.body for record in good])
 
     def _embed(self, rows: I64, items: Encoded) -> tuple[F32, F32]:
         """Item vectors (n, D) and history vectors (n, H). An item that the bundle knows, in one of
@@ -332,16 +363,30 @@ class Overlay:
         self._bury(rows)
 
     def _delete(self, item_id: str, seq: int) -> None:
+        if self._posted_at(item_id) > seq:
+            return
+        self._refused.pop(item_id, None)
+        self._hide(item_id)
+        row = self._snapshot.bundle.item_ids.row(item_id)
+        if row != UNKNOWN:
+            self._deleted.add(row)
+
+    def _posted_at(self, item_id: str) -> int:
+        """The seq of the last post of an item that was not deleted since, else 0."""
+        if item_id in self._refused:
+            return self._refused[item_id]
+        slot = self._slots.get(item_id)
+        return int(self._seqs[slot]) if slot is not None and self._posted[slot] else 0
+
+    def _hide(self, item_id: str) -> None:
+        """Neither its slot nor the bundle's row is returned any more."""
         slot = self._slots.get(item_id)
         if slot is not None and self._posted[slot]:
-            if self._seqs[slot] > seq:
-                return
             self._posted_count -= 1
             self._alive_count -= int(self._alive[slot])
             self._posted[slot] = self._alive[slot] = False
         row = self._snapshot.bundle.item_ids.row(item_id)
         if row != UNKNOWN:
-            self._deleted.add(row)
             self._bury(np.array([row]))
 
     def _bury(self, rows: I64) -> None:
@@ -368,3 +413,8 @@ class Overlay:
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
+
+
+def _by_item(posts: Sequence[Record]) -> dict[str, Record]:
+    """The last of each item."""
+    return {post.body["item_id"]: post for post in posts}

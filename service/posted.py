@@ -12,7 +12,7 @@ from service.snapshot import Snapshot
 def encode_items(snapshot: Snapshot, bodies: Sequence[Mapping[str, Any]]) -> Encoded:
     """Raises BadItems naming every item with a feature that cannot be encoded."""
     try:
-        return snapshot.bundle.manifest.encode_items([body.get("features", {}) for body in bodies])
+        return snapshot.bundle.encode_items([_post(body) for body in bodies])
     except FeatureError:
         # All at once is several times as fast, and stops at the first; one by one names all.
         raise _refusal(list(_bad(snapshot, bodies))) from None
@@ -42,6 +42,10 @@ def _refusal(bad: Sequence[BadItem]) -> BadItems:
 def _bad(snapshot: Snapshot, bodies: Sequence[Mapping[str, Any]]) -> Iterator[BadItem]:
     for body in bodies:
         try:
-            snapshot.bundle.manifest.encode_items([body.get("features", {})])
+            snapshot.bundle.encode_items([_post(body)])
         except FeatureError as error:
             yield BadItem(body["item_id"], str(error))
+
+
+def _post(body: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    return body["item_id"], body.get("features", {})

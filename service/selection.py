@@ -3,7 +3,7 @@
 Found through the postings of the bundle and kept for the conditions asked for last.
 """
 
-from collections import OrderedDict
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +13,15 @@ import numpy as np
 from contract.arrays import F32, I32, I64, Bool
 from contract.attributes import Postings
 from service.conditions import AnyOf, Condition
+from service.recent import Recent
 
 FEW_SHARE = 64
 """One in so many rows is few. Measured at D = 64: of a million, 8,000 rows are scored in 0.5 ms and
 16,000 in 1.8, through a bitmap in 1.0 and 2.1; with more, the vectors gathered leave the caches."""
 KEPT_BYTES = 64 * 2**20
 """What the selections kept may take together, in every worker."""
+SELECTION_COST, CONDITION_COST, INTERVAL_COST = 700, 300, 120
+"""Of a selection and of its conditions, beside arrays and texts: measured."""
 GATHERED_SHARE, GATHERED_BYTES = 16, 8 * 2**20
 """With their vectors beside them, in one piece, more rows are few: one in so many, and no more than
 have so many bytes. A recall with a filter that keeps 20,000 of a million takes 0.6 ms, where an
@@ -59,20 +62,15 @@ class Selector:
     def __init__(self, postings: Postings, vectors: F32) -> None:
         """`vectors` (N, D) of the items."""
         self._postings, self._vectors, self._items = postings, vectors, len(vectors)
-        self._kept: OrderedDict[frozenset[Condition], Selection] = OrderedDict()
-        self._kept_bytes = 0
+        self._kept = Recent[frozenset[Condition], Selection](KEPT_BYTES, _cost)
 
     def select(self, conditions: Sequence[Condition]) -> Selection:
         """The rows that meet all of one condition or more."""
         key = frozenset(conditions)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = self._find(conditions)
-            self._kept_bytes += found.nbytes
-            while self._kept_bytes > KEPT_BYTES:
-                self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
-        else:
-            self._kept.move_to_end(key)
+            found = self._find(conditions)
+            self._kept.put(key, found)
         return found
 
     def among(self, rows: I64, conditions: Sequence[Condition]) -> Selection:
@@ -111,6 +109,17 @@ class Selector:
             [postings.between(name, low, high) for low, high in condition.intervals],
             lambda rows: condition.holds(numbers[rows]),
         )
+
+
+def _cost(conditions: frozenset[Condition], selection: Selection) -> int:
+    """In bytes. One that has no rows costs too: there is no end of filters that nothing meets."""
+    return SELECTION_COST + sum(map(_size, conditions)) + selection.nbytes
+
+
+def _size(condition: Condition) -> int:
+    if isinstance(condition, AnyOf):
+        return CONDITION_COST + sum(map(sys.getsizeof, condition.values))
+    return CONDITION_COST + INTERVAL_COST * len(condition.intervals)
 
 
 @dataclass(frozen=True, eq=False)

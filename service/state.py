@@ -12,7 +12,7 @@ from service.users import LiveUsers
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """One snapshot and what was written online since it, up to journal position `seq`."""
+    """One snapshot and what was written online since it, as far as it has been applied."""
 
     snapshot: Snapshot
     overlay: Overlay
@@ -21,7 +21,8 @@ class State:
     @classmethod
     def of(cls, snapshot: Snapshot, max_user_events: int, journal: int) -> "State":
         """Before any record of the journal of this identity."""
-        return cls(snapshot, Overlay(snapshot, journal), LiveUsers(max_user_events))
+        overlay = Overlay(snapshot, journal)
+        return cls(snapshot, overlay, LiveUsers(overlay, max_user_events))
 
     @property
     def attributes(self) -> Attributes:

@@ -49,7 +49,8 @@ class Swapper:
             await self.follow()
 
     async def follow(self) -> None:
-        """Check the channel and the journal; what stands in the way is logged."""
+        """Check the channel and the journal; what stands in the way is logged, and the next look
+        tries again."""
         try:
             await self.check()
             self._live.tail()
@@ -57,6 +58,10 @@ class Swapper:
         except TandemError as error:
             self._live.trouble = self._told(str(error))
             log.error("following channel '%s': %s", self._channel, error)
+        # Else the watch would end, and no bundle would ever be served again.
+        except Exception as error:
+            self._live.trouble = self._told(f"following failed, {_shown(error)}")
+            log.exception("following channel '%s'", self._channel)
 
     async def check(self, retry: bool = False) -> bool:
         """Serve what the channel points at; whether that is a new bundle.
@@ -147,5 +152,9 @@ class Swapper:
 
 
 def _unforeseen(version: str, error: Exception) -> str:
+    return f"{version}: loading failed, {_shown(error)}; publish the run again"
+
+
+def _shown(error: Exception) -> str:
     first = str(error).partition("\n")[0]
-    return f"{version}: loading failed, {type(error).__name__}: {first}; publish the run again"
+    return f"{type(error).__name__}: {first}"

@@ -5,11 +5,10 @@ All of them apply the same journal. A user belongs to one of them by hash; a req
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from contract.errors import MalformedRequest
 from service.live import Live
-from service.metrics import Metrics
 from service.split import Split
 from service.swap import Swapper
 
@@ -20,6 +19,8 @@ log = logging.getLogger("tandem.variants")
 class Variant:
     live: Live
     swapper: Swapper
+    stands_in_for: str | None = None
+    """Whose users it answers, where that is not its own name."""
 
     @property
     def name(self) -> str:
@@ -27,10 +28,11 @@ class Variant:
 
 
 class Variants:
-    def __init__(self, split: Split, table: Mapping[str, Variant], metrics: Metrics) -> None:
+    def __init__(self, split: Split, table: Mapping[str, Variant]) -> None:
         """`table` has a variant for each name of the split."""
-        self._split, self._table, self._metrics = split, table, metrics
+        self._split, self._table = split, table
         self.main = table[split.main]
+        self._stand_ins = {name: replace(self.main, stands_in_for=name) for name in table}
         self._missed = set[str]()
 
     def __iter__(self) -> Iterator[Variant]:
@@ -56,16 +58,16 @@ class Variants:
         variant = self._table[self._split.variant(user_id)]
         if variant is self.main or variant.live.version is not None:
             return variant
-        self._stand_in(variant)
-        return self.main
+        self._warn(variant)
+        return self._stand_ins[variant.name]
 
     def loaded(self) -> list[Variant]:
         """Those that have a bundle. Raises NotReady when the main one has none."""
         self.main.live.state()
         return [variant for variant in self if variant.live.version is not None]
 
-    def _stand_in(self, variant: Variant) -> None:
-        self._metrics.stand_ins.labels(variant.name).inc()
+    def _warn(self, variant: Variant) -> None:
+        """Once."""
         if variant.name not in self._missed:
             self._missed.add(variant.name)
             log.warning(

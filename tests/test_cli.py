@@ -2,8 +2,10 @@
 
 import json
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -17,10 +19,11 @@ from contract.manifest import read_manifest
 from contract.store import LocalStore
 from offline.data.dataset import Dataset
 from offline.run import Run
-from tests.conftest import live
+from tests.conftest import add_copy, live
+from tests.contract.test_bundle import edit_manifest
 from tests.places import ROOT
 from tests.service.bundles import derive
-from tests.service.server import wait_until
+from tests.service.server import Server, wait_until
 
 SMALL = (
     "training.epochs=1",
@@ -82,6 +85,51 @@ def test_data_train_publish_and_bundles_make_a_live_bundle(tables: Path, tmp_pat
     assert bundle["backend"] == "exact"
     assert bundle["items"] == 60
     assert bundle["version"] in published.output
+
+
+def test_bundles_shows_the_gate_and_what_was_forced_past_it(
+    store: LocalStore,
+) -> None:
+    forced = derive(store, live(store), forced=True)
+
+    rows = {
+        row["version"]: row
+        for row in json.loads(invoke("bundles", "--store", store.root, "--json").stdout)
+    }
+    shown = invoke("bundles", "--store", store.root).stdout
+
+    assert [row["forced"] for row in rows.values()] == [False, True]
+    gate = {check["check"]: check for check in rows[forced]["gate"]}
+    recall = gate["index recall@50 against exact"]
+    assert (recall["wanted"], recall["found"], recall["passed"]) == (
+        "at least 0.95",
+        "1.0000",
+        True,
+    )
+    (line,) = (line for line in shown.splitlines() if "forced" in line)
+    assert forced in line
+    assert max(map(len, shown.splitlines())) <= 130
+
+
+def test_bundles_lists_what_it_can_read_and_names_what_it_cannot(store: LocalStore) -> None:
+    sound = live(store).name
+    newer, damaged = add_copy(store), add_copy(store)
+    edit_manifest(store.bundle(newer), lambda document: document.update(format=99))
+    edit_manifest(store.bundle(damaged), lambda document: document.pop("dims"))
+    (store.root / "bundles" / "coming").mkdir()
+    (store.root / "bundles" / "README.txt").write_text("x")
+
+    listed = invoke("bundles", "--store", store.root, "--json")
+    shown = invoke("bundles", "--store", store.root)
+
+    rows = {row["version"]: row for row in json.loads(listed.stdout)}
+    assert set(rows) == {sound, newer, damaged, "coming"}
+    assert rows[sound]["items"] == 210
+    assert rows[newer]["problem"].endswith("reads format 1; upgrade the service")
+    assert "dims: Field required" in rows[damaged]["problem"]
+    assert "coming/manifest.json: cannot be read" in rows["coming"]["problem"]
+    assert (shown.exit_code, listed.exit_code) == (0, 0)
+    assert all(version in shown.stdout for version in rows)
 
 
 def test_evaluate_writes_figures_and_rankings(run: Run, dataset: Dataset, tmp_path: Path) -> None:
@@ -165,6 +213,20 @@ def test_a_failure_is_one_line_and_exit_code_1(
     assert result.exit_code == 1
     assert error_of(result).startswith("Error: ")
     assert named in error_of(result)
+
+
+def test_a_service_does_not_start_on_a_damaged_journal(
+    published: LocalStore, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal.db"
+    with closing(open_journal(str(path))) as journal:
+        journal.append([Entry("item", {"item_id": f"x{n}"}) for n in range(9)])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE entries SET body = CAST(x'7bff7d' AS TEXT) WHERE seq = 4")
+    server = Server(published.root, tmp_path)
+
+    assert server.exit_code_of_start() == 1
+    assert f"journal {path}: damaged (entry 4: " in server.log
 
 
 def test_an_unknown_recipe_key_is_named_with_the_nearest(tables: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import polars as pl
 from polars.datatypes import DataType, DataTypeClass
 
@@ -101,25 +102,50 @@ def _column(
     name: str, base: pl.Series | None, height: int, rows: Sequence[Mapping[str, Any]]
 ) -> pl.Series:
     """A column of the items table with the values of posted items below, in a type for both: JSON
-    does not tell 1 from 1.0, and the encoder takes a list or a string with `|` for the same."""
+    does not tell 1 from 1.0, and the encoder takes a list or a string with `|` for the same. What
+    is nested deeper than a list becomes text, in JSON."""
     above = base if base is not None else pl.Series(name, [None] * height, dtype=pl.Null)
     values = [row.get(name) for row in rows]
+    if _is_deep(above.dtype) and any(value is not None for value in values):
+        above = pl.Series(name, [_shallow(value) for value in above.to_list()], dtype=pl.String)
+        values = [_shallow(value) for value in values]
     if isinstance(above.dtype, pl.List) or any(isinstance(value, list) for value in values):
-        values = [value.split("|") if isinstance(value, str) else value for value in values]
-        above = above.str.split("|") if above.dtype == pl.String else above
+        values = [_parts(value) for value in values]
+        if not above.dtype.is_nested():
+            above = pl.Series(name, [_parts(value) for value in above.to_list()])
         inner = above.dtype.inner if isinstance(above.dtype, pl.List) else pl.Null
         parts = [part for value in values for part in value or ()]
         dtype: DataType | DataTypeClass = pl.List(_type(inner, parts))
     else:
+        values = [_shallow(value) for value in values]
         dtype = _type(above.dtype, values)
     return pl.concat([above.cast(dtype), pl.Series(name, values, dtype=dtype, strict=False)])
+
+
+def _is_deep(dtype: DataType) -> bool:
+    inner = dtype.inner if isinstance(dtype, pl.List) else None
+    return isinstance(dtype, pl.Struct) or (inner is not None and inner.is_nested())
+
+
+def _parts(value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value.split("|")
+    return [_shallow(part) for part in (value if isinstance(value, list) else [value])]
+
+
+def _shallow(value: Any) -> Any:
+    return orjson.dumps(value).decode() if isinstance(value, dict | list) else value
 
 
 def _type(base: DataType | DataTypeClass, values: Iterable[Any]) -> DataType | DataTypeClass:
     """One that holds what is of type `base` and these numbers and strings."""
     kinds = {type(value) for value in values} - {type(None)}
-    if not kinds or kinds == {bool}:
-        return pl.Boolean if kinds else base
+    if not kinds:
+        return base
+    if kinds == {bool} and base in (pl.Boolean, pl.Null):
+        return pl.Boolean
     if str in kinds or not (base.is_numeric() or base == pl.Null):
         return pl.String
     return pl.Float64 if float in kinds or base.is_float() else pl.Int64

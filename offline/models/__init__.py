@@ -113,8 +113,9 @@ def check_parameters(
             raise RecipeError(
                 f"{owner}: parameter '{name}' expected {wanted.__name__}, found {value!r}"
             )
-        if wanted is int and value < 1:
-            raise RecipeError(f"{owner}: {name} is {value}, expected at least 1; change it")
+        least = 0 if name.endswith("identity_dim") else 1  # without ids there is still content
+        if wanted is int and value < least:
+            raise RecipeError(f"{owner}: {name} is {value}, expected at least {least}; change it")
         holds, words = RANGES.get(name, (math.isfinite, "a finite number"))
         if wanted is float and not holds(value):
             raise RecipeError(f"{owner}: {name} is {value}, expected {words}; change it")

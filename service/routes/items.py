@@ -1,7 +1,6 @@
 """Items, written and looked up online."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -123,9 +122,5 @@ def _require_encodable(parts: Parts, bodies: Sequence[Mapping[str, Any]]) -> Non
 
 def _require_known(parts: Parts, item_id: str) -> None:
     """Raises UnknownItem where no variant has the item."""
-    *others, last = parts.variants.loaded()
-    for variant in others:
-        with suppress(UnknownItem):
-            variant.live.state().overlay.require(item_id)
-            return
-    last.live.state().overlay.require(item_id)
+    if not any(variant.live.state().overlay.knows(item_id) for variant in parts.variants.loaded()):
+        raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")

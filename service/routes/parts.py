@@ -29,6 +29,9 @@ from service.variants import Variant, Variants
 ARRIVED = "tandem.arrived"
 """In the scope of a request: when it arrived, by `perf_counter`."""
 
+MAX_VALUES = 10_000
+"""Of one list in a feature: as many as there are characters in a text that may hold them."""
+
 JSON = "application/json"
 KEY = "key"
 """What a key is called in the documentation of the API."""
@@ -186,10 +189,15 @@ def limit(settings: Settings, setting: str, what: str, found: int) -> None:
 
 
 def limit_features(settings: Settings, where: str, features: Mapping[str, Any]) -> None:
-    """Raises TooLarge for too many features and for texts that are too long."""
+    """Raises TooLarge for too many features and for texts that are too long, MalformedRequest for
+    lists that are."""
     limit(settings, "max_features", f"{where}features", len(features))
     for name, value in features.items():
         texts = value if isinstance(value, list) else [value]
+        if len(texts) > MAX_VALUES:
+            raise MalformedRequest(
+                f"{where}values of feature '{name}': at most {MAX_VALUES}, found {len(texts)}"
+            )
         longest = max((len(text) for text in texts if isinstance(text, str)), default=0)
         limit(settings, "max_text", f"{where}length of a feature's name", len(name))
         limit(settings, "max_text", f"{where}length of feature '{name}'", longest)

@@ -8,15 +8,19 @@ from functools import partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from fastapi import APIRouter, Query
 from fastapi.responses import Response
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
 
 from contract.attributes import Attributes
 from contract.errors import FeatureError, Overloaded, RequestError
 from service import engine, schemas
-from service.answer import Answer
+from service.answer import Answer, Source
 from service.cache import Kept
 from service.conditions import Conditions, count_values, from_json, from_text
 from service.examples import BATCH, RECOMMENDATION
@@ -108,6 +112,14 @@ def _history(body: schemas.RecommendationRequest) -> dict[str, Any]:
     }
 
 
+class Made(NamedTuple):
+    """An answer as it is sent, and what it counts as."""
+
+    body: bytes
+    variant: Variant
+    source: Source
+
+
 class Waiting(NamedTuple):
     parts: Parts
     asked: Asked
@@ -157,16 +169,23 @@ async def post_batch(
     for position, request in enumerate(body.requests):
         with _named(position):
             asked.append(of_body(parts, request, pinned))
-    answers = []
+    made = []
     with parts.gate.admit(len(asked), due) as turn:
         for position, one in enumerate(asked):
             await turn()
             with _named(position):
-                answers += _answers(parts, [one])
-    return Response(b'{"answers":[%b]}' % b",".join(answers), media_type=JSON)
+                made += _made(parts, [one])
+    return Response(b'{"answers":[%b]}' % b",".join(_counted(parts, made)), media_type=JSON)
 
 
-@router.get("/items/{item_id:id}/similar", response_model=schemas.SimilarItems, responses=NOT_FOUND)
+class SimilarRoute(APIRoute):
+    """An id may end in `/similar` too; its slash comes encoded, that of the route does not."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        last = unquote_to_bytes(scope["raw_path"].rpartition(b"/")[2])
+        return super().matches(scope) if last == b"similar" else (Match.NONE, {})
+
+
 async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 50) -> Response:
     """The k items nearest to an item."""
     limit_k(parts.settings, k)
@@ -183,6 +202,15 @@ async def get_similar(parts: Use, item_id: Id, variant: Shown, due: Due, k: K = 
             "seq": variant.live.seq,
         }
     )
+
+
+router.add_api_route(
+    "/items/{item_id:id}/similar",
+    get_similar,
+    response_model=schemas.SimilarItems,
+    responses=NOT_FOUND,
+    route_class_override=SimilarRoute,
+)
 
 
 def wanted(query: schemas.RecommendationQuery) -> Wanted:
@@ -238,11 +266,12 @@ def answer_round(waiting: Sequence[Waiting]) -> list[bytes | Exception]:
         except Overloaded as error:
             answers[at] = error
         else:
-            groups[id(asked.variant) if asked.wanted.plain else at].append(at)
+            groups[id(asked.variant.live) if asked.wanted.plain else at].append(at)
     for group in groups.values():
+        parts = waiting[group[0]].parts
         try:
-            found = _answers(waiting[group[0]].parts, [waiting[at].asked for at in group])
-            answers |= zip(group, found, strict=True)
+            made = _made(parts, [waiting[at].asked for at in group])
+            answers |= zip(group, _counted(parts, made), strict=True)
         except Exception as error:
             answers |= dict.fromkeys(group, error)
     return [answers[at] for at in range(len(waiting))]
@@ -259,8 +288,8 @@ def _limit(settings: Settings, wanted: Wanted) -> None:
     limit_features(settings, "", body.features or {})
 
 
-def _answers(parts: Parts, asked: Sequence[Asked]) -> list[bytes]:
-    """Of one request, or of several plain ones of one variant."""
+def _made(parts: Parts, asked: Sequence[Asked]) -> list[Made]:
+    """The answer to one request, or to several plain ones of one variant."""
     variant = asked[0].variant
     name, live = variant.name, variant.live
     state = live.state(asked[0].wanted.body.min_seq)
@@ -268,15 +297,26 @@ def _answers(parts: Parts, asked: Sequence[Asked]) -> list[bytes]:
     for recall in recalls:
         if recall.conditions:
             limit(parts.settings, "max_filters", "filters", count_values(recall.conditions))
-    make = partial(_made, parts, name, state)
+    make = partial(_recalled, parts, name, state)
     kept = parts.cache.find(name, state, recalls, make)
-    sources = [one.source for one in kept]
-    for source in set(sources):
-        parts.metrics.recalls[name].answers[source].inc(sources.count(source))
-    return [b'%b,"seq":%d}' % (one.body, live.seq) for one in kept]
+    return [
+        Made(b'%b,"seq":%d}' % (found.body, live.seq), one.variant, found.source)
+        for one, found in zip(asked, kept, strict=True)
+    ]
 
 
-def _made(parts: Parts, variant: str, state: State, recalls: Sequence[Recall]) -> list[Kept]:
+def _counted(parts: Parts, made: Sequence[Made]) -> list[bytes]:
+    """The bodies of answers that are sent: what clients do not get is not counted."""
+    counted = [(one.variant, one.source) for one in made]
+    for variant, source in set(counted):
+        times = counted.count((variant, source))
+        parts.metrics.recalls[variant.name].answers[source].inc(times)
+        if variant.stands_in_for is not None:
+            parts.metrics.stand_ins.labels(variant.stands_in_for).inc(times)
+    return [one.body for one in made]
+
+
+def _recalled(parts: Parts, variant: str, state: State, recalls: Sequence[Recall]) -> list[Kept]:
     several = len(recalls) > 1
     answers = engine.recall_each(state, recalls) if several else [engine.recall(state, *recalls)]
     _measure(parts.metrics.recalls[variant], answers)

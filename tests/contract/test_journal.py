@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from contract.errors import Conflict, JournalError, Overloaded
+from contract.errors import Conflict, JournalDamaged, JournalError, Overloaded
 from contract.journal import (
     Entry,
     GroupCommit,
@@ -440,6 +440,46 @@ def test_closing_commits_what_waits_and_refuses_the_rest(held: HeldJournal) -> N
     assert [future.result(timeout=0) for future in futures] == [2, 3, 4, 5, 6]
     with pytest.raises(JournalError, match="closed; nothing was written"):
         group.submit([event(n=5)])
+
+
+def set_second(path: Path, column: str, value: str) -> None:
+    """Write past the journal into its second entry, as a damaged disk would."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA ignore_check_constraints = ON")
+        connection.execute(f"UPDATE entries SET {column} = {value} WHERE seq = 2")
+
+
+DAMAGED_BODIES = {
+    "no UTF-8": """CAST(x'7b226974656d5f6964223a22ff227d' AS TEXT)""",
+    "cut": """'{"item_id":"b'""",
+    "no object": "'[]'",
+}
+
+
+@pytest.mark.parametrize("body", DAMAGED_BODIES)
+def test_a_damaged_body_is_found_at_once_and_named(
+    journal: SqliteJournal, path: Path, body: str
+) -> None:
+    journal.append([item("a", 1), item("b", 2), item("c", 3)])
+    journal.require_readable()
+    set_second(path, "body", DAMAGED_BODIES[body])
+
+    for touch in (
+        journal.require_readable,
+        lambda: journal.read(after=0),
+        lambda: journal.append_each([Write([item("c", 4)], after=1)]),
+    ):
+        with pytest.raises(JournalDamaged, match=r"damaged \(entry 2: .*'tandem doctor --store"):
+            touch()
+    assert bodies(journal.read(after=2)) == [{"item_id": "c", "n": 3}]
+
+
+def test_a_damaged_kind_is_damage(journal: SqliteJournal, path: Path) -> None:
+    journal.append([item("a", 1), item("b", 2)])
+    set_second(path, "kind", "CAST(x'69ff' AS TEXT)")
+
+    with pytest.raises(JournalDamaged, match=r"damaged \(Could not decode to UTF-8 column 'kind'"):
+        journal.read(after=0)
 
 
 def test_the_sqlite_journal_is_a_journal(journal: SqliteJournal) -> None:

@@ -207,6 +207,11 @@ def cut(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE entries SET body = '{\"item_id\":' WHERE seq = 300")
 
 
+def latin(connection: sqlite3.Connection) -> None:
+    body = "CAST(x'7b226974656d5f6964223a22ff227d' AS TEXT)"
+    connection.execute(f"UPDATE entries SET body = {body} WHERE seq = 300")
+
+
 def newer(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA user_version = 9")
 
@@ -218,6 +223,7 @@ def newer(connection: sqlite3.Connection) -> None:
         (gone, "no entry 200, after it comes 201"),
         (listed, "entry 300 is not a JSON object"),
         (cut, "entry 300 is not a JSON object"),
+        (latin, "entry 300 is not a JSON object"),
         (newer, "format 9, this release reads format 1"),
     ],
 )
@@ -229,3 +235,16 @@ def test_what_sqlite_finds_sound_and_is_no_journal_is_named(
         damage(connection)
 
     assert problems(path) == [problem]
+
+
+def test_a_body_that_is_no_utf_8_costs_its_entry_alone(original: Path, path: Path) -> None:
+    taken_in(original, path)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        latin(connection)
+
+    found, _ = repair(path, after=TRIMMED)
+
+    assert missing(found) == [300]
+    with closing(open_journal(str(path))) as journal:
+        journal.require_readable()
+        assert [r.seq for r in journal.read(0) if r.kind == "lost"] == [300]

@@ -1,5 +1,6 @@
 import json
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,21 @@ def test_what_is_still_being_written_is_not_listed(versions: LocalStore) -> None
     (versions.root / "bundles" / ".staging-x").mkdir()
 
     assert versions.versions() == ["v1", "v2", "v3", "v4"]
+
+
+@pytest.mark.parametrize(
+    "stray", ["bundles/README.txt", "channels/._live.json", "channels/live (copy).json"]
+)
+def test_what_has_not_the_name_or_kind_of_its_place_is_ignored(
+    versions: LocalStore, stray: str
+) -> None:
+    versions.point("live", "v1")
+    (versions.root / stray).write_text("x")
+
+    assert versions.versions() == ["v1", "v2", "v3", "v4"]
+    assert versions.channels() == {"live": Channel(version="v1")}
+    with pytest.raises(StoreError, match="the newest are v2, v3, v4"):
+        versions.bundle("v9")
 
 
 def test_a_channel_remembers_what_it_pointed_at(versions: LocalStore) -> None:
@@ -153,6 +169,51 @@ def test_a_reader_never_sees_half_a_channel(versions: LocalStore) -> None:
     assert seen <= {"v1", "v2", "v3", "v4"}
     assert len(seen) > 1
     assert [p.name for p in (versions.root / "channels").iterdir()] == ["live.json"]
+
+
+MOVES: dict[str, tuple[Callable[[LocalStore], Channel], Channel]] = {
+    "point": (
+        lambda store: store.point("live", "v4"),
+        Channel(version="v3", previous=("v1", "v2", "v4")),
+    ),
+    "rollback": (lambda store: store.rollback("live"), Channel(version="v3", previous=("v1",))),
+    "rollback to": (
+        lambda store: store.rollback("live", to="v4"),
+        Channel(version="v3", previous=("v1", "v2", "v4")),
+    ),
+    "retreat": (
+        lambda store: store.retreat("live", "v1"),
+        Channel(version="v3", previous=("v1",)),
+    ),
+}
+"""A move -> where the channel is when it and then a publish of v3 are done."""
+
+
+class Interrupted(LocalStore):
+    """Another one points the channel at v3 as soon as this one has read it."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.other = threading.Thread(target=LocalStore(root).point, args=("live", "v3"))
+
+    def channel(self, name: str) -> Channel | None:
+        found = super().channel(name)
+        self.other.start()
+        self.other.join(timeout=0.5)
+        return found
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_no_move_undoes_one_that_came_between(versions: LocalStore, move: str) -> None:
+    for version in ("v1", "v2"):
+        versions.point("live", version)
+    moved, expected = MOVES[move]
+    store = Interrupted(versions.root)
+
+    moved(store)
+    store.other.join()
+
+    assert versions.channel("live") == expected
 
 
 def test_a_store_is_a_path_or_a_file_uri(tmp_path: Path) -> None:

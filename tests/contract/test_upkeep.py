@@ -114,6 +114,16 @@ def test_a_bundle_that_a_channel_was_pointed_at_meanwhile_stays(versions: LocalS
     assert "v6" in versions.versions()
 
 
+def test_files_that_are_no_channels_and_no_bundles_are_left_out(versions: LocalStore) -> None:
+    (versions.root / "channels" / "live (copy).json").write_text("x")
+    (versions.root / "bundles" / "README.txt").write_text("x")
+    made_ago(versions.root / "bundles" / "README.txt", 7200)
+
+    assert upkeep.channels(versions) == {"live": versions.channel("live")}
+    assert upkeep.collectable(versions, 9) == ["v6", "v7", "v8"]
+    assert upkeep.remove(versions, "v6")
+
+
 def test_retreating_forgets_what_came_after(versions: LocalStore) -> None:
     assert versions.retreat("live", "v2") == Channel(version="v2", previous=("v1",))
 

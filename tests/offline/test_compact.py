@@ -70,6 +70,7 @@ WRITTEN = [
     delete("i6"),
     item("i6", title="Back again"),
     item("new-4", colour="no such feature"),
+    item("i7", colour="no such feature"),
     *(event("u1", name) for name in ("new-0", "i3", "i9", "i5", "new-3")),
     event("u2", "i10", "listen"),
     event("u2", "i11", "show"),
@@ -119,7 +120,7 @@ def test_a_service_answers_as_before(store: LocalStore, journal: Journal) -> Non
     after = state_of(store, journal)
     assert done is not None
     assert (done.version, done.parent) == (live(store).name, parent)
-    assert (done.items, done.refused, done.deleted, done.events) == (7, 1, 2, 13)
+    assert (done.items, done.refused, done.deleted, done.events) == (7, 2, 2, 13)
     assert (done.seq, done.trimmed) == (len(WRITTEN), len(WRITTEN))
     assert (len(before.overlay), len(after.overlay), len(after.users)) == (6, 0, 0)
     assert_alike(before, after)
@@ -156,6 +157,7 @@ def test_everything_written_is_where_it_belongs(store: LocalStore, journal: Jour
     assert states == {
         "i4": ItemState.UNAVAILABLE,
         "i5": ItemState.DELETED,
+        "i7": ItemState.UNAVAILABLE,
         "new-2": ItemState.UNAVAILABLE,
         "new-3": ItemState.DELETED,
         "never posted": ItemState.DELETED,

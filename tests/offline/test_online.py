@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import polars as pl
 import pytest
 
 from contract.bundle import open_bundle
+from contract.changes import Changes, Posted
 from contract.errors import DataError, JournalError
 from contract.journal import Entry, Journal, open_journal
 from contract.kinds import Kinds
 from contract.store import LocalStore
 from offline.build import IndexChoice
+from offline.data import online
 from offline.data.dataset import prepare, read_seq
 from offline.data.online import export
 from offline.data.synthetic import generate
@@ -142,6 +145,34 @@ def test_merged_a_posted_item_replaces_its_row_and_events_are_appended(
     }  # fmt: skip
     assert tables.users is not None
     assert tables.users.rows() == [("a", "Chad")]
+
+
+@pytest.mark.parametrize(
+    ("there", "posted", "merged"),
+    [
+        ({"a": 1}, {"a": 2}, ['{"a":1}', '{"a":2}']),
+        ([{"a": 1}], "text", ['[{"a":1}]', "text"]),
+        ([1.5], 2, [[1.5], [2.0]]),
+        ([1.5], [[2], {"a": 3}], [["1.5"], ["[2]", '{"a":3}']]),
+        (7, True, [7, 1]),
+        (7, [8], [[7], [8]]),
+        (7, {"a": 1}, ["7", '{"a":1}']),
+        (False, [True], [[False], [True]]),
+        (False, "maybe", ["false", "maybe"]),
+        (date(2020, 1, 2), "2020-03-04", ["2020-01-02", "2020-03-04"]),
+        (date(2020, 1, 2), True, ["2020-01-02", "true"]),
+    ],
+)
+def test_a_column_that_nothing_reads_may_be_posted_as_anything(
+    there: Any, posted: Any, merged: list[Any]
+) -> None:
+    events = pl.DataFrame({"user_id": ["a"], "item_id": ["x"], "timestamp": [5]})
+    base = Tables(events, pl.DataFrame({"item_id": ["x", "y"], "column": [there, there]}), None)
+
+    found = online.merged(base, Changes(1, {"y": Posted({"column": posted}, True)}))
+
+    assert found.items is not None
+    assert found.items["column"].to_list() == merged
 
 
 def test_exports_follow_each_other(journal: Journal, base: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any, cast
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from torch import nn
 
 from contract.errors import RecipeError, TrainingError
@@ -88,6 +89,12 @@ def test_training_stops_where_numbers_are_no_longer_finite(
 ) -> None:
     with pytest.raises(TrainingError, match=r"^loss is .*, its gradient .*, expected finite numb"):
         trained(changed(short, **sections), tiny)
+
+
+def test_small_numbers_are_numbers_again_after_a_training(tiny: Dataset, short: Recipe) -> None:
+    trained(changed(short, training={"epochs": 1}), tiny)
+
+    assert (torch.tensor([1e-40]) * torch.ones(1)).item() > 0
 
 
 def test_without_anybody_to_validate_with_nothing_is_trained(short: Recipe) -> None:

@@ -148,12 +148,14 @@ def test_the_recalls_of_a_batch_are_counted_one_by_one(server: Server) -> None:
 
 def test_a_batch_fails_as_a_whole_and_names_the_position(server: Server) -> None:
     requests = [{}, {}, {"min_seq": 1000}]
+    before = server.metric("tandem_answers_total")
 
     answer = server.client.post(BATCH, json={"requests": requests})
 
     assert answer.status_code == 409
     message = answer.json()["error"]["message"]
     assert message.startswith("requests.2: min_seq is 1000")
+    assert server.metric("tandem_answers_total") == before
 
 
 def test_a_batch_over_the_capacity_is_too_large_at_once(server: Server) -> None:

@@ -158,6 +158,43 @@ def test_a_journal_behind_its_bundle_is_another_one(store: LocalStore) -> None:
     assert row["advice"] == "a bundle includes it up to seq 7: it is another one; see --state"
 
 
+def test_the_journal_is_that_of_the_services_state(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_STATE", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("TANDEM_STORE", "another")
+
+    assert f"journal {tmp_path / 'elsewhere' / 'journal.db'}" in found(store)
+    given = found(store, "--state", tmp_path / "given")
+    assert f"journal {tmp_path / 'given' / 'journal.db'}" in given
+    monkeypatch.delenv("TANDEM_STATE")
+    assert f"journal {store.root.parent / 'state' / 'journal.db'}" in found(store)
+
+
+def test_a_setting_out_of_bounds_is_one_line(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TANDEM_PORT", "abc")
+
+    result = doctor(store)
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: --port (TANDEM_PORT): Input should be a valid integer")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_stray_files_and_half_a_bundle_do_not_stop_the_doctor(store: LocalStore) -> None:
+    (store.root / "bundles" / "README.txt").write_text("x")
+    (store.root / "bundles" / "coming").mkdir()
+    stray = store.root / "channels" / "live (copy).json"
+    stray.write_text("x")
+
+    rows = found(store, "--repair")
+
+    assert {what for what, row in rows.items() if row["trouble"]} == {"bundle coming"}
+    assert stray.read_text() == "x"
+
+
 def older(path: Path) -> None:
     edit_manifest(path, lambda d: d.update(format=99))
 

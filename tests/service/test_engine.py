@@ -247,7 +247,7 @@ def test_a_list_is_sent_as_its_items_would_be(snapshot: Snapshot) -> None:
 
 def test_a_large_overlay_is_searched_like_a_small_one(snapshot: Snapshot, bundle: Bundle) -> None:
     overlay = Overlay(snapshot, 1, Segment(scanned=200, tail=40))
-    state, reference = State(snapshot, overlay, LiveUsers(100)), Reference(bundle)
+    state, reference = State(snapshot, overlay, LiveUsers(overlay, 100)), Reference(bundle)
     names = [f"new-{n}" for n in range(LARGE)]
     posts = [item_of(name, n, available=n % 50 != 0) for n, name in enumerate(names)]
     changed = [item_of(name, n + 7) for n, name in enumerate(names[:600:3])]

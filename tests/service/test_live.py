@@ -1,5 +1,6 @@
 """Keeping up with the journal, also where reading it fails in between."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,22 +8,26 @@ import pytest
 
 from contract.errors import JournalError
 from contract.journal import Entry, Record, SqliteJournal
+from contract.store import LocalStore
 from service import live
 from service.live import Live, load
 from service.metrics import Metrics
+from service.settings import Settings
 from service.snapshot import Snapshot
 from service.state import State
+from service.swap import Swapper
 
 
 class Interrupted(SqliteJournal):
-    """A journal on a disk that fails one read, when told."""
+    """A journal that fails one read, when told."""
 
     fail_at: int | None = None
+    failure: Exception = JournalError("the disk is gone for a moment")
 
     def read(self, after: int, limit: int = 10_000) -> list[Record]:
         if self.fail_at is not None and after >= self.fail_at:
             self.fail_at = None
-            raise JournalError("the disk is gone for a moment")
+            raise self.failure
         return super().read(after, limit)
 
 
@@ -46,6 +51,34 @@ def test_a_read_that_failed_is_taken_up_where_it_ended(
 
     assert [i for i, _ in state.users.events("ann")] == ["i1", "i2", "i3", "i4", "i5"]
     assert followed.seq == 5
+    journal.close()
+
+
+def test_what_nobody_foresaw_does_not_end_the_watch(
+    shelf: LocalStore, metrics: Metrics, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Interrupted(tmp_path / "journal.db")
+    followed = Live("live", journal, metrics)
+    settings = Settings(store=str(shelf.root), state=str(tmp_path / "state"))
+    settings.runtime_directory().mkdir(parents=True)
+    swapper = Swapper(shelf, settings, followed, str(tmp_path / "journal.db"), metrics)
+    told = []
+
+    async def watched() -> bool:
+        await swapper.follow()
+        journal.append(viewed(["i1", "i2"]))
+        journal.fail_at, journal.failure = 0, MemoryError("no room")
+        watch = asyncio.create_task(swapper.watch(0.01))
+        while followed.seq < 2 and not watch.done():
+            told.append(followed.trouble)
+            await asyncio.sleep(0.001)
+        return watch.cancel()
+
+    assert asyncio.run(asyncio.wait_for(watched(), 10))
+
+    assert "following failed, MemoryError: no room" in told
+    assert "following channel 'live'" in caplog.messages
+    assert (followed.seq, followed.trouble) == (2, None)
     journal.close()
 
 

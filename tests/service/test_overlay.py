@@ -1,5 +1,7 @@
 """The overlay where HTTP is too coarse to see it."""
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -99,6 +101,59 @@ def test_an_item_that_the_schema_cannot_encode_is_counted_and_the_others_are_tak
     assert len(overlay) == overlay.slots == 1
     assert overlay.item("a") == OverlayItem(1, {}, True)
     assert overlay.refused == 2
+
+
+BAD = {"colour": "red"}
+
+
+def seen(overlay: Overlay, item_id: str) -> tuple[bool, bool, int]:
+    """Whether it is returned, whether it can be deleted, how many are refused."""
+    row = np.array([overlay.row(item_id)])
+    return row[0] >= 0 and bool(overlay.lives(row)[0]), overlay.knows(item_id), overlay.refused
+
+
+@pytest.mark.parametrize("item_id", ["i3", "a"])
+def test_an_item_whose_last_post_was_refused_is_not_returned_until_it_is_posted_again(
+    overlay: Overlay, item_id: str
+) -> None:
+    overlay.apply([item(1, item_id, **BAD)])
+
+    assert seen(overlay, item_id) == (False, True, 1)
+    with pytest.raises(UnknownItem, match=f"'{item_id}': bundle .* cannot encode"):
+        overlay.require(item_id)
+    overlay.apply([item(2, item_id, title="Again")])
+    assert seen(overlay, item_id) == (True, True, 0)
+    overlay.apply([item(3, item_id, **BAD), item(4, "other", **BAD)])
+    assert seen(overlay, item_id) == (False, True, 2)
+    assert overlay.item(item_id) is None
+    assert len(overlay) == 0
+    overlay.apply([delete(5, item_id)])
+    assert seen(overlay, item_id) == (False, False, 1)
+
+
+@pytest.mark.parametrize("item_id", ["i3", "a"])
+def test_workers_answer_alike_however_they_cut_the_journal(
+    snapshot: Snapshot, item_id: str
+) -> None:
+    makes: list[Callable[[int], Record]] = [
+        lambda n: item(n, item_id),
+        lambda n: item(n, item_id, **BAD),
+        lambda n: delete(n, item_id),
+    ]
+    for chosen in itertools.product(makes, repeat=4):
+        records = [make(n) for n, make in enumerate(chosen, 1)]
+        whole, halves, single = (Overlay(snapshot, 1) for _ in range(3))
+        whole.apply(records)
+        for begin in (0, 2):
+            halves.apply(records[begin : begin + 2])
+        for record in records:
+            single.apply([record])
+
+        answers = {
+            (*seen(overlay, item_id), overlay.row(item_id), len(overlay), overlay.dead_count)
+            for overlay in (whole, halves, single)
+        }
+        assert len(answers) == 1, [(r.kind, r.body) for r in records]
 
 
 def test_an_item_of_the_bundle_keeps_its_trained_identity(

@@ -1,5 +1,7 @@
 """Selections of rows against plain loops, where they turn from a bitmap to rows, what is kept."""
 
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -100,7 +102,7 @@ def test_what_was_asked_for_last_is_kept_whatever_its_order_and_within_bounds(
 ) -> None:
     catalogue = [{"one": ["a", "b", "c"], "year": 1}] * 100
     a, b, c = (AnyOf("one", (tag,)) for tag in "abc")
-    monkeypatch.setattr(selection, "KEPT_BYTES", 250)
+    monkeypatch.setattr(selection, "KEPT_BYTES", 3000)
     selector = Selector(postings(catalogue), vectors_of(catalogue))
 
     first, second = selector.select([a]), selector.select([b, Within("year", ((1, 1),))])
@@ -110,6 +112,33 @@ def test_what_was_asked_for_last_is_kept_whatever_its_order_and_within_bounds(
     selector.select([c])
     assert selector.select([a]) is first
     assert selector.select([b, Within("year", ((1, 1),))]) is not second
+
+
+@pytest.mark.parametrize(
+    "never",
+    [
+        lambda n: AnyOf(None, (f"never-{n}",)),
+        lambda n: AnyOf("one", (f"never-{n}", "never" * 2000)),
+        lambda n: Within("year", tuple((low + n / 1e6, 1.0) for low in (2.0, 3.0, 4.0))),
+    ],
+    ids=["tag", "long", "number"],
+)
+def test_filters_that_nothing_meets_do_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch, never: Callable[[int], Condition]
+) -> None:
+    monkeypatch.setattr(selection, "KEPT_BYTES", 2**20)
+    catalogue = [{"one": ["a"], "year": 1}] * 100
+    selector = Selector(postings(catalogue), vectors_of(catalogue))
+
+    tracemalloc.start()
+    try:
+        for n in range(3000):
+            assert not selector.select([never(n)]).marked(100).any()
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert 2**19 < taken < 1.25 * 2**20
 
 
 def test_vectors_are_kept_beside_the_rows_up_to_some_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,6 +211,14 @@ def test_the_main_variant_stands_in_for_one_that_has_no_bundle(
         assert {(a["variant"], a["bundle"]) for a in answers} == {("live", main)}
         assert server.metric("tandem_stand_ins_total", variant="next") == len(missed)
         assert server.metric("tandem_answers_total", variant="live") == len(missed)
+        refused: list[dict[str, Any]] = [{"k": 1001}, {"filters": {"never": 1}}]
+        for body in refused:
+            bodies = [{"user_id": user, **body} for user in missed]
+            single = server.client.post("/v1/recommendations", json=bodies[0])
+            batch = server.client.post("/v1/recommendations:batch", json={"requests": bodies})
+            assert single.is_client_error
+            assert batch.is_client_error
+        assert server.metric("tandem_stand_ins_total", variant="next") == len(missed)
         assert server.log.count("variant 'next' has no bundle: 'live' answers its users") == 1
         assert server.metric("tandem_bundle_created_timestamp_seconds", variant="next") == 0
         (_, told) = server.client.get("/v1/bundle").json()["variants"]

@@ -97,6 +97,18 @@ def test_an_item_of_the_bundle_shows_the_features_it_was_trained_with(shop: Shop
     assert (known.source, known.seq, known.available) == ("bundle", None, True)
 
 
+@pytest.mark.parametrize("item_id", ["much/similar", "/similar", "much/similar/similar"])
+def test_an_id_may_end_like_a_route(shop: Shop, item_id: str) -> None:
+    features = shop.reference.features["i40"]
+    shop.post(item_id.removesuffix("/similar") or "much", shop.reference.features["i1"])
+    seq = shop.post(item_id, features)
+
+    known = shop.known(item_id)
+
+    assert (known.item_id, known.seq, known.features) == (item_id, seq, features)
+    assert shop.similar(item_id, k=3)["item_id"] == item_id
+
+
 @pytest.mark.parametrize("item_id", ["sold out", "i40"])
 def test_an_unavailable_item_is_hidden_on_every_path_and_still_known(
     shop: Shop, item_id: str
