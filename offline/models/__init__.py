@@ -53,7 +53,7 @@ DATA_PARAMETERS = frozenset(
 
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
-    "id_dropout": (lambda value: 0 <= value < 1, "0 or more and below 1"),
+    "id_dropout": (lambda value: 0 <= value <= 1, "0 to 1"),
     "temperature": (lambda value: 0 < value < math.inf, "above 0"),
 }
 """Parameters of every model or objective that has them -> what they must be, and in words."""

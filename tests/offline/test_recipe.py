@@ -169,8 +169,8 @@ def test_an_unknown_model_or_objective_is_refused() -> None:
         ({"dim": -1}, "model 'dssm': dim is -1, expected at least 1"),
         ({"dim": 0}, "model 'dssm': dim is 0, expected at least 1"),
         ({"dropout": 2}, "model 'dssm': dropout is 2, expected 0 or more and below 1"),
-        ({"id_dropout": -0.5}, "model 'dssm': id_dropout is -0.5, expected 0 or more"),
-        ({"id_dropout": float("nan")}, "model 'dssm': id_dropout is nan, expected 0 or more"),
+        ({"id_dropout": -0.5}, "model 'dssm': id_dropout is -0.5, expected 0 to 1"),
+        ({"id_dropout": float("nan")}, "model 'dssm': id_dropout is nan, expected 0 to 1"),
     ],
 )
 def test_a_parameter_that_a_model_cannot_have_is_refused(
