@@ -152,7 +152,7 @@ def test_vectors_are_kept_beside_the_rows_up_to_some_bytes(monkeypatch: pytest.M
     assert few(len(catalogue)) == 10
     assert [one.rows is not None for one in found] == [True, True, False, False]
     assert [one.vectors is not None for one in found] == [True, True, False, False]
-    monkeypatch.setattr(selection, "GATHERED_BYTES", 8 * 9)
+    monkeypatch.setattr(selection, "SCORED_BYTES", 8 * 9)
     scattered = Selector(postings(catalogue), vectors_of(catalogue)).select(
         [Within("year", ((0, 9),))]
     )
