@@ -93,7 +93,7 @@ class Selector:
         return Selection(bitmap=bitmap)
 
     def _are_gathered(self, rows: int) -> bool:
-        size = rows * self._vectors.shape[1] * self._vectors.itemsize
+        size: int = rows * self._vectors.shape[1] * self._vectors.itemsize
         if rows <= few(self._items):
             return size <= SCORED_BYTES
         return rows <= self._items // GATHERED_SHARE and size <= GATHERED_BYTES
