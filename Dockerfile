@@ -14,11 +14,11 @@ COPY offline offline
 COPY service service
 COPY recipes recipes
 COPY benchmarks benchmarks
-RUN pip wheel --no-cache-dir -c constraints.txt --wheel-dir /wheels/service '.[annoy,hnswlib,milvus]'
+RUN pip wheel --no-cache-dir -c constraints.txt --wheel-dir /wheels/service '.[annoy,hnswlib,milvus,redis]'
 
 FROM builder AS offline-builder
 RUN pip wheel --no-cache-dir -c constraints.txt --find-links /wheels/service \
-    --wheel-dir /wheels/offline '.[offline,annoy,hnswlib,milvus]'
+    --wheel-dir /wheels/offline '.[offline,annoy,hnswlib,milvus,redis]'
 
 FROM python:3.11-slim AS base
 # OpenMP, which FAISS and torch load.
@@ -35,14 +35,14 @@ WORKDIR /home/tandem
 
 FROM base AS offline
 RUN --mount=type=bind,from=offline-builder,source=/wheels/offline,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[offline,annoy,hnswlib,milvus]'
+    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[offline,annoy,hnswlib,milvus,redis]'
 COPY recipes recipes
 USER tandem
 CMD ["tandem", "doctor"]
 
 FROM base AS service
 RUN --mount=type=bind,from=builder,source=/wheels/service,target=/wheels \
-    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[annoy,hnswlib,milvus]'
+    pip install --no-cache-dir --no-index --find-links /wheels 'tandem-recall[annoy,hnswlib,milvus,redis]'
 ENV TANDEM_HOST=0.0.0.0 \
     TANDEM_PORT=8000
 USER tandem

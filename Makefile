@@ -12,7 +12,7 @@ install: $(INSTALLED) ## Create .venv with everything in it (needs Python 3.11 a
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -c constraints.txt -e '.[offline,annoy,hnswlib,milvus,bench,dev]'
+	$(BIN)/pip install -c constraints.txt -e '.[offline,annoy,hnswlib,milvus,redis,bench,dev]'
 	touch $@
 
 demo: install ## The whole story in a minute; KEEP=1 leaves the service up, DATA=ml-1m FROM=dir

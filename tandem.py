@@ -42,7 +42,9 @@ JOURNAL = click.option(
     "--journal",
     required=True,
     metavar="URI",
-    help="Of the service: journal.db in its state directory.",
+    envvar="TANDEM_JOURNAL",
+    show_envvar=True,
+    help="Of the service: journal.db in its state directory, or redis://host:port/0.",
 )
 BACKENDS = "exact, faiss_flat, faiss_ivf, faiss_ivfpq, faiss_hnsw, hnswlib, annoy or milvus"
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
@@ -575,7 +577,7 @@ def _examined(store: str, state: Path | None, collect: int | None) -> "list[Find
     opened = open_store(store)
     return [
         *stores.examine(opened, collect),
-        *journal.examine(Path(settings.journal_uri()), opened),
+        *journal.examine(settings.journal_uri(), opened),
     ]
 
 

@@ -23,7 +23,8 @@ from benchmarks.table import Row
 from benchmarks.world import World, world
 from contract.arrays import F32
 from contract.index.exact import scan
-from contract.journal import Entry, GroupCommit, Record, SqliteJournal
+from contract.journal import Entry, GroupCommit, Record
+from contract.journal.sqlite import SqliteJournal
 from contract.merge import merge
 from offline.progress import Progress
 from service.engine import recall

@@ -23,7 +23,8 @@ import orjson
 
 from contract.errors import JournalError
 from contract.files import sync
-from contract.journal import FORMAT, REPAIR, SCHEMA, Kind
+from contract.journal.base import Kind
+from contract.journal.sqlite import FORMAT, REPAIR, SCHEMA
 from contract.pages import Content, Pages, Row
 
 LOG, SHARED = "-wal", "-shm"

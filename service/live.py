@@ -74,6 +74,10 @@ class Live:
             raise NotReady(f"no bundle is loaded yet: {self._missing()}")
         self.tail()
         if self.seq < min_seq:
+            # Of a journal on a server, news may not have come here yet.
+            self._behind = True
+            self.tail()
+        if self.seq < min_seq:
             raise NotYetVisible(f"min_seq is {min_seq}, the journal ends at {self.seq}; try again")
         return self._loaded.state
 

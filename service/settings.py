@@ -36,8 +36,13 @@ class Settings(BaseSettings):
     )
     state: str | None = Field(
         None,
-        description="Directory of the journal and of what belongs to this service. "
+        description="Directory of the journal and of what else belongs to this service. "
         "Default: 'state' beside a local store.",
+    )
+    journal: SecretStr | None = Field(
+        None,
+        description="The journal, where it is not in the state directory: a path, or "
+        "redis://host:port/0 for one that services on several machines share.",
     )
     drain_seconds: float = Field(
         1.0,
@@ -139,6 +144,8 @@ class Settings(BaseSettings):
         return Path(self.store.removeprefix("file://")).absolute().parent / "state"
 
     def journal_uri(self) -> str:
+        if self.journal is not None:
+            return self.journal.get_secret_value()
         return str(self.state_directory() / "journal.db")
 
     def runtime_directory(self) -> Path:
@@ -146,7 +153,7 @@ class Settings(BaseSettings):
         return self.state_directory() / f"service-{self.port}"
 
 
-SECRET = frozenset(("read_key", "write_key", "admin_key"))
+SECRET = frozenset(("journal", "read_key", "write_key", "admin_key"))
 """No message shows what was found there."""
 
 

@@ -312,7 +312,7 @@ def test_export_and_compact_take_in_what_came_in_online(
     opened.close()
     nowhere = invoke("export", "--journal", tmp_path / "no.db", "--out", tmp_path / "other")
     assert nowhere.exit_code == 1
-    assert "no such file; give journal.db of the state directory" in error_of(nowhere)
+    assert "there is none; give journal.db of the state directory" in error_of(nowhere)
 
 
 def test_compact_goes_on_until_it_is_asked_to_stop(published: LocalStore, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tests.documents import check_command, commands, metrics, table, text
 from tests.listening import Handler, listening
 from tests.places import ROOT, program
 
-EXTRAS = ("offline", "annoy", "hnswlib", "milvus", "bench", "dev")
+EXTRAS = ("offline", "annoy", "hnswlib", "milvus", "redis", "bench", "dev")
 # What torch brings where it is not built for the CPU alone; and pip, which comes with Python.
 UNPINNED = re.compile(r"nvidia-|cuda-|triton|pip$")
 PACKAGES = ("contract", "offline", "service", "recipes", "benchmarks")

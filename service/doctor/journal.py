@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contract import upkeep
-from contract.errors import BundleError, StoreError
-from contract.journal import opened_journal
+from contract.errors import BundleError, JournalError, StoreError
+from contract.journal import is_local, opened_journal
+from contract.journal.base import shown
+from contract.journal.sqlite import local_path
 from contract.manifest import read_manifest
 from contract.salvage import Salvage, problems, repair, salvage
 from contract.store import LocalStore
@@ -16,8 +18,11 @@ LEAST_FREE = 64 * 2**20
 """Bytes that a journal and the metrics of some workers have for a while."""
 
 
-def examine(path: Path, store: LocalStore) -> list[Finding]:
+def examine(uri: str, store: LocalStore) -> list[Finding]:
     included = _included(store)
+    if not is_local(uri):
+        return [_served(uri, max(included, default=0))]
+    path = local_path(uri)
     if not path.exists():
         return [Finding(f"journal {path}", "not there: the service makes it")]
     return [_journal(path, included), _room(path.parent)]
@@ -40,7 +45,7 @@ def _included(store: LocalStore) -> Sequence[int]:
 def _journal(path: Path, included: Sequence[int]) -> Finding:
     what, after = f"journal {path}", min(included, default=0)
     if not (wrong := problems(path)):
-        return _sound(path, max(included, default=0))
+        return _sound(str(path), max(included, default=0))
     found = salvage(path, after)
     counts = f"{len(found.lines):,} entries can be read, {_lost(found)}"
 
@@ -57,10 +62,19 @@ def _journal(path: Path, included: Sequence[int]) -> Finding:
     )
 
 
-def _sound(path: Path, included: int) -> Finding:
-    with opened_journal(str(path)) as journal:
+def _served(uri: str, included: int) -> Finding:
+    try:
+        with opened_journal(uri) as journal:
+            journal.require_readable()
+        return _sound(uri, included)
+    except JournalError as error:
+        return Finding(f"journal {shown(uri)}", str(error), "see to its server", True)
+
+
+def _sound(uri: str, included: int) -> Finding:
+    with opened_journal(uri) as journal:
         last = journal.last_seq()
-    what, found = f"journal {path}", f"sound, up to seq {last}"
+    what, found = f"journal {shown(uri)}", f"sound, up to seq {last}"
     if included > last:
         advice = f"a bundle includes it up to seq {included}: it is another one; see --state"
         return Finding(what, found, advice, True)

@@ -314,7 +314,8 @@ def test_a_channel_that_moved_meanwhile_is_left_where_it_is(
 
 KILLED = """
 import os, sys
-from contract.journal import SqliteJournal, open_journal
+from contract.journal import open_journal
+from contract.journal.sqlite import SqliteJournal
 from pathlib import Path
 from contract.store import LocalStore
 from offline.compact import compact

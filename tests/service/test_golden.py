@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from contract import journal, manifest
-from contract.journal import Entry, open_journal
+from contract import manifest
+from contract.journal import Entry, open_journal, sqlite
 from service.conditions import from_json
 from service.engine import recall
 from service.request import Recall
@@ -48,7 +48,7 @@ def written(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def test_there_is_one_of_every_format_and_none_was_changed() -> None:
     assert [path.name for path in BUNDLES] == [f"format-{n}" for n in range(1, manifest.FORMAT + 1)]
     assert [path.name for path in JOURNALS] == [
-        f"journal-{n}.db" for n in range(1, journal.FORMAT + 1)
+        f"journal-{n}.db" for n in range(1, sqlite.FORMAT + 1)
     ]
     files = [*(path / manifest.NAME for path in BUNDLES), *JOURNALS]
     digests = [hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]

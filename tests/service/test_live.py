@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from contract.errors import JournalError
-from contract.journal import Entry, Record, SqliteJournal
+from contract.journal import Entry, Record
+from contract.journal.sqlite import SqliteJournal
 from contract.store import LocalStore
 from service import live
 from service.live import Live, load

@@ -31,7 +31,8 @@ from contract.bundle import (
 )
 from contract.features import Category, Fields, Number, Schema
 from contract.ids import Ids, Texts
-from contract.journal import FORMAT, Entry, open_journal
+from contract.journal import Entry, open_journal
+from contract.journal.sqlite import FORMAT
 from contract.manifest import Dims, Index, Manifest
 from contract.popularity import Popularity, popular_arrays
 

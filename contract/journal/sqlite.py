@@ -1,29 +1,22 @@
-"""The journal: the durable, ordered log of what was written online.
-
-A write is acknowledged with its seq after it is on disk. Seqs start at 1, have no gaps, and are
-never given twice, not even after a trim. Many processes may share one journal.
-"""
+"""A journal in one SQLite file: the one of a service on one machine."""
 
 import os
 import secrets
 import sqlite3
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import orjson
 
-from contract.errors import Conflict, JournalDamaged, JournalError, Overloaded
+from contract.errors import JournalDamaged, JournalError
 from contract.files import locked
+from contract.journal.base import Entry, Record, Write, encode
 
-Kind = Literal["item", "delete", "event", "lost"]
-"""`lost` stands where damage took an entry: its body is empty, and no one acts on it."""
+SCHEME = "sqlite://"
 
 FORMAT = 1  # PRAGMA user_version of the file
 
@@ -45,91 +38,6 @@ CREATE TABLE entries (
     body TEXT NOT NULL
 )
 """
-
-
-@dataclass(frozen=True)
-class Entry:
-    kind: Kind
-    body: dict[str, Any]
-    """A JSON object; NaN and infinities are stored as null."""
-
-
-@dataclass(frozen=True)
-class Write:
-    """Entries that stand together: all of them are written, or none."""
-
-    entries: Sequence[Entry]
-    after: int | None = None
-    """Only where nothing was written after this seq about the items they name."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """An entry as the journal holds it."""
-
-    seq: int
-    at: float
-    """Seconds since the epoch, by the clock of the writer: for people; `seq` is the order."""
-    kind: Kind
-    body: dict[str, Any]
-
-
-class Journal(Protocol):
-    """Every method raises JournalError where the journal cannot be read or written, JournalDamaged
-    where its file is damaged."""
-
-    def append(self, entries: Sequence[Entry]) -> range:
-        """The seqs of the entries, consecutive and in their order. All of them are durable when
-        this returns, and none is there when it raises.
-        """
-        ...
-
-    def append_each(self, writes: Sequence[Write]) -> list[range | None]:
-        """In one commit, in their order: the seqs of each write, None for one that was not written
-        because of its `after`; earlier ones of the same call count.
-        """
-        ...
-
-    def read(self, after: int, limit: int = 10_000) -> list[Record]:
-        """At most `limit` entries with a seq above `after`, in order. Trimmed entries are not
-        there: a first seq above `after` + 1 tells the reader that it came too late.
-        """
-        ...
-
-    def moved(self) -> bool:
-        """Whether anyone has written since the last call; True on the first. Cheap enough for
-        every request. One caller per journal object: a call forgets the news that it reports.
-        """
-        ...
-
-    def last_seq(self) -> int:
-        """The seq of the newest entry ever written, trimmed or not; 0 if there was none."""
-        ...
-
-    def identity(self) -> int:
-        """A number from 1 to 2**31 - 1, drawn when the journal was made: tells it from others."""
-        ...
-
-    def trim(self, upto: int) -> int:
-        """Remove the entries with a seq of at most `upto`; returns how many."""
-        ...
-
-    def require_readable(self) -> None:
-        """Decode the body of every entry once."""
-        ...
-
-    def close(self) -> None: ...
-
-
-def encode(entry: Entry) -> str:
-    """The body as JSON; raises JournalError for a value that JSON cannot hold."""
-    try:
-        return orjson.dumps(entry.body).decode()
-    except TypeError as exc:
-        raise JournalError(
-            f"the body of an entry of kind {entry.kind!r} is not JSON ({exc}); "
-            "pass strings, numbers, booleans, lists and objects only"
-        ) from exc
 
 
 class SqliteJournal:
@@ -157,6 +65,16 @@ class SqliteJournal:
             except BaseException:
                 self._writer.close()
                 raise
+
+    @classmethod
+    def at(cls, uri: str) -> "SqliteJournal":
+        if not uri.removeprefix(SCHEME):
+            raise JournalError(f"journal {uri!r} names no file, expected a path or {SCHEME}/path")
+        return cls(local_path(uri))
+
+    @staticmethod
+    def is_at(uri: str) -> bool:
+        return local_path(uri).is_file()
 
     def append(self, entries: Sequence[Entry]) -> range:
         (seqs,) = self.append_each([Write(entries)])
@@ -254,118 +172,9 @@ class SqliteJournal:
             ) from exc
 
 
-def open_journal(uri: str) -> Journal:
-    """Opens a path or `sqlite://` and a path (`sqlite:///var/lib/tandem/journal.db`)."""
-    scheme, separator, rest = uri.partition("://")
-    path = rest if separator else uri
-    if separator and scheme != "sqlite":
-        raise JournalError(
-            f"journal scheme {scheme!r} is unknown, expected a path or sqlite:///path"
-        )
-    if not path:
-        raise JournalError(f"journal {uri!r} names no file, expected a path or sqlite:///path")
-    return SqliteJournal(Path(path))
-
-
-@contextmanager
-def opened_journal(uri: str) -> Iterator[Journal]:
-    """A journal that is there already, for a while. Raises JournalError where there is none."""
-    path = Path(uri.removeprefix("sqlite://"))
-    if not path.is_file():
-        raise JournalError(f"journal {uri}: no such file; give journal.db of the state directory")
-    with closing(open_journal(uri)) as journal:
-        yield journal
-
-
-@dataclass(frozen=True)
-class _Submission:
-    write: Write
-    future: Future[int]
-
-
-class GroupCommit:
-    """One writer thread that commits what many callers submit, so that they share one fsync.
-
-    The journal stays open, and the caller's, after `close`.
-    """
-
-    def __init__(self, journal: Journal, max_pending: int = 10_000, max_batch: int = 1_000) -> None:
-        """`max_pending` entries may wait, and a batch ends with the submission that reaches
-        `max_batch` entries: a submission is never split.
-        """
-        self._journal = journal
-        self._max_pending = max_pending
-        self._max_batch = max_batch
-        self._queue: deque[_Submission] = deque()
-        self._pending = 0
-        self._closed = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
-        self._thread.start()
-
-    def submit(self, entries: Sequence[Entry], after: int | None = None) -> Future[int]:
-        """The last seq of these entries, once they are durable; their seqs are consecutive. An
-        error of the commit goes to every submission of its batch. `after` as in `Write`: the future
-        raises Conflict where it kept them out.
-
-        Raises JournalError for an entry that is not JSON, and after `close`; Overloaded when as
-        many entries wait as may.
-        """
-        # Refused here, because in the batch one bad entry would fail its neighbours.
-        for entry in entries:
-            encode(entry)
-        submission = _Submission(Write(tuple(entries), after), Future())
-        with self._changed:
-            if self._closed:
-                raise JournalError("the journal's writer is closed; nothing was written")
-            if self._pending >= self._max_pending:
-                raise Overloaded(f"{self._pending} writes wait for the disk; try again later")
-            self._queue.append(submission)
-            self._pending += len(entries)
-            self._changed.notify()
-        return submission.future
-
-    def close(self) -> None:
-        """Commits what was submitted, then ends the thread."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while batch := self._take():
-            self._commit([one for one in batch if one.future.set_running_or_notify_cancel()])
-
-    def _take(self) -> list[_Submission]:
-        """The next batch; empty when closed and drained."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._queue or self._closed)
-            batch, size = list[_Submission](), 0
-            while self._queue and size < self._max_batch:
-                batch.append(self._queue.popleft())
-                size += len(batch[-1].write.entries)
-            self._pending -= size
-            return batch
-
-    def _commit(self, batch: list[_Submission]) -> None:
-        try:
-            written = self._journal.append_each([one.write for one in batch])
-        except Exception as exc:
-            for one in batch:
-                one.future.set_exception(exc)
-            return
-        for one, seqs in zip(batch, written, strict=True):
-            if seqs is None:
-                one.future.set_exception(_conflict(one.write))
-            else:
-                one.future.set_result(seqs.stop - 1)
-
-
-def _conflict(write: Write) -> Conflict:
-    names = ", ".join(f"'{entry.body['item_id']}'" for entry in write.entries)
-    return Conflict(
-        f"item {names}: written again after seq {write.after}; get it again, and try again"
-    )
+def local_path(uri: str) -> Path:
+    """Of a path, or of `sqlite://` and a path."""
+    return Path(uri.removeprefix(SCHEME))
 
 
 def _damaged(path: Path, what: str) -> JournalDamaged:
