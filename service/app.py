@@ -121,7 +121,8 @@ def _parts(settings: Settings, metrics: Metrics) -> Iterator[Parts]:
         stack.callback(journal.close)
         table = {}
         for name in settings.channels.shares:
-            live = Live(name, stack.enter_context(closing(open_journal(uri))), metrics)
+            followed = stack.enter_context(closing(open_journal(uri)))
+            live = Live(name, followed, journal, metrics)
             table[name] = Variant(live, Swapper(store, settings, live, uri, metrics))
         yield Parts(
             settings,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from contract.errors import BundleError, JournalError, NotReady, NotYetVisible
-from contract.journal import Journal, Record
+from contract.journal import GroupCommit, Journal, Record
 from service.metrics import Metrics
 from service.state import State
 
@@ -34,12 +34,14 @@ class Live:
     """Used by one thread: the worker's event loop. A request calls `state()` once and works on what
     it got; between requests the reference may be replaced."""
 
-    def __init__(self, variant: str, journal: Journal, metrics: Metrics) -> None:
+    def __init__(
+        self, variant: str, journal: Journal, commits: GroupCommit, metrics: Metrics
+    ) -> None:
         """`variant` is the name of the channel that is followed; no one else may read through this
-        journal object."""
+        journal object. `commits` are those of this worker."""
         self.variant = variant
         metrics.begin(variant)
-        self._journal, self._metrics = journal, metrics
+        self._journal, self._commits, self._metrics = journal, commits, metrics
         # Moved at every write.
         gauges = metrics.journal_seq, metrics.overlay_items, metrics.overlay_refused
         self._journal_seq, self._overlay_items, self._overlay_refused = (
@@ -72,13 +74,11 @@ class Live:
         """
         if self._loaded is None:
             raise NotReady(f"no bundle is loaded yet: {self._missing()}")
-        self.tail()
+        self.tail(min_seq)
         if self.seq < min_seq:
-            # Of a journal on a server, news may not have come here yet.
-            self._behind = True
-            self.tail()
-        if self.seq < min_seq:
-            raise NotYetVisible(f"min_seq is {min_seq}, the journal ends at {self.seq}; try again")
+            raise NotYetVisible(
+                f"min_seq is {min_seq}, the journal is read up to {self.seq}; try again"
+            )
         return self._loaded.state
 
     def _missing(self) -> str:
@@ -86,10 +86,12 @@ class Live:
             return self.refusal.reason
         return self.trouble or f"publish one to channel '{self.variant}'"
 
-    def tail(self) -> None:
-        """Apply what was written since the last look. Requests do it for themselves; a worker that
-        gets none must not fall behind either."""
-        if self._loaded and (self._behind or self._journal.moved()):
+    def tail(self, upto: int = 0) -> None:
+        """Apply what was written since the last look, up to what this worker has written and to
+        `upto`. Requests do it for themselves; a worker that gets none must not fall behind
+        either."""
+        written = max(upto, self._commits.committed)
+        if self._loaded and (self._behind or self._journal.moved(written)):
             # The journal reports news once: what fails here is tried again at the next look, from
             # the last chunk that was applied.
             self._behind = True

@@ -67,10 +67,12 @@ class Journal(Protocol):
         """
         ...
 
-    def moved(self) -> bool:
+    def moved(self, upto: int = 0) -> bool:
         """Whether anyone has written since the last call; True on the first. Cheap enough for
-        every request. One caller per journal object: a call forgets the news that it reports. Of a
-        server's it is the news that have come here, some milliseconds after they were written.
+        every request. One caller per journal object: a call forgets the news that it reports.
+
+        News of a server's journal are those that have come here, some milliseconds after they were
+        written. The caller knows that seq `upto` was given: these are waited for, for a moment.
         """
         ...
 

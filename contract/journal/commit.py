@@ -32,6 +32,8 @@ class GroupCommit:
         self._queue: deque[_Submission] = deque()
         self._pending = 0
         self._closed = False
+        self.committed = 0
+        """The seq that it has written last."""
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
         self._thread.start()
@@ -57,6 +59,10 @@ class GroupCommit:
             self._pending += len(entries)
             self._changed.notify()
         return submission.future
+
+    def last_seq(self) -> int:
+        """Of the journal."""
+        return self._journal.last_seq()
 
     def close(self) -> None:
         """Commits what was submitted, then ends the thread."""
@@ -87,6 +93,7 @@ class GroupCommit:
             for one in batch:
                 one.future.set_exception(exc)
             return
+        self.committed = max([self.committed, *(seqs.stop - 1 for seqs in written if seqs)])
         for one, seqs in zip(batch, written, strict=True):
             if seqs is None:
                 one.future.set_exception(_conflict(one.write))

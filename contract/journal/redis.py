@@ -32,6 +32,8 @@ SECONDS = 5.0
 """An answer of the server that takes longer will not come."""
 WAIT_SECONDS = 1.0
 """For news, before the server is asked again; and for a server that is away."""
+MOMENT = 0.005
+"""Seconds that a request waits for news that are known to be on their way."""
 CHUNK = 1000
 AHEAD = 20_000
 """Records that are fetched and not yet read, at most."""
@@ -136,11 +138,11 @@ class RedisJournal:
             found = self._client.xrange(self._stream, min=f"{after + 1}-0", count=limit)
         return [_record(self._shown, *one) for one in found]
 
-    def moved(self) -> bool:
+    def moved(self, upto: int = 0) -> bool:
         if not self._news.begun:
             self._news.begin(self._id, self.last_seq())
             return True
-        return self._news.moved()
+        return self._news.moved(upto)
 
     def last_seq(self) -> int:
         with self._explained():
@@ -238,15 +240,19 @@ class _News:
         self._records = deque[Record]()
         """Consecutive, up to the last that was fetched."""
         self._id = self._fetched = 0
-        self._moved = self._closed = False
+        self._moved = self._away = self._closed = False
         self.begun = False
 
     def begin(self, identity: int, after: int) -> None:
         self._id, self._fetched, self.begun = identity, after, True
         self._thread.start()
 
-    def moved(self) -> bool:
+    def moved(self, upto: int) -> bool:
         """Once for all that came since the last call."""
+        if self._fetched < upto:
+            with self._changed:
+                here = lambda: self._fetched >= upto or self._away  # noqa: E731
+                self._changed.wait_for(here, MOMENT)
         moved, self._moved = self._moved, False
         return moved
 
@@ -271,21 +277,23 @@ class _News:
             self._follow()
 
     def _follow(self) -> None:
-        away = False
         while self._has_room():
             try:
                 records = self._fetch()
             except JournalError as error:
-                if not away and not self._closed:
-                    log.error("%s; answers go on without what others write meanwhile", error)
-                away = True
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed, WAIT_SECONDS)
+                self._lost(error)
                 continue
-            if away:
+            if self._away:
                 log.warning("journal %s: can be followed again", self._address.shown)
-            away = False
             self._take(records)
+
+    def _lost(self, error: JournalError) -> None:
+        if not self._away and not self._closed:
+            log.error("%s; answers go on without what others write meanwhile", error)
+        with self._changed:
+            self._away = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._closed, WAIT_SECONDS)
 
     def _has_room(self) -> bool:
         """Waits for it; False when there is no more to do."""
@@ -307,14 +315,16 @@ class _News:
         return [_record(where, *one) for _, entries in found for one in entries]
 
     def _take(self, records: Sequence[Record]) -> None:
-        if not records:
-            return
         with self._changed:
+            self._away = False
+            if not records:
+                return
             if records[0].seq != self._fetched + 1:
                 # Trimmed meanwhile: who reads on finds at the server that it came too late.
                 self._records.clear()
             self._records.extend(records)
             self._fetched, self._moved = records[-1].seq, True
+            self._changed.notify_all()
 
 
 def _item(entry: Entry) -> str:

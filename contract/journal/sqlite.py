@@ -122,7 +122,7 @@ class SqliteJournal:
             raise _damaged(self._path, f"entry {seq}: not an object")
         return found
 
-    def moved(self) -> bool:
+    def moved(self, upto: int = 0) -> bool:
         with self._reading, self._explained():
             version = _pragma(self._reader, "data_version")
             moved = version != self._version

@@ -26,6 +26,7 @@ from service.routes.parts import (
     Use,
     commit,
     json_response,
+    latest,
     limit,
     limit_features,
     limit_k,
@@ -77,6 +78,7 @@ async def patch_item(
 ) -> Response:
     """Change the availability or some features of an item; what is not named stays."""
     limit_features(parts.settings, f"item '{item_id}': ", body.features)
+    await _require_known(parts, item_id)
     for _ in range(PATCH_TRIES):
         entry, seq = _patched(parts, item_id, body)
         try:
@@ -104,7 +106,7 @@ def _patched(parts: Parts, item_id: str, body: schemas.ItemPatch) -> tuple[Entry
 @router.delete("/items/{item_id:id}", response_model=schemas.Written, responses=NOT_FOUND | WRITE)
 async def delete_item(parts: Use, item_id: Id) -> Response:
     """Remove an item from every path: once this is answered it is never returned again."""
-    _require_known(parts, item_id)
+    await _require_known(parts, item_id)
     return json_response({"seq": await commit(parts, [Entry("delete", {"item_id": item_id})])})
 
 
@@ -120,7 +122,14 @@ def _require_encodable(parts: Parts, bodies: Sequence[Mapping[str, Any]]) -> Non
             raise BadItems(f"{error} (variant '{variant.name}')", error.rows) from error
 
 
-def _require_known(parts: Parts, item_id: str) -> None:
-    """Raises UnknownItem where no variant has the item."""
-    if not any(variant.live.state().overlay.knows(item_id) for variant in parts.variants.loaded()):
-        raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
+async def _require_known(parts: Parts, item_id: str) -> None:
+    """Raises UnknownItem where no variant has the item. It may just have been posted elsewhere."""
+    if not _is_known(parts, item_id):
+        await latest(parts)
+        if not _is_known(parts, item_id):
+            raise UnknownItem(f"item '{item_id}': neither in the bundle nor posted since")
+
+
+def _is_known(parts: Parts, item_id: str) -> bool:
+    loaded = parts.variants.loaded()
+    return any(variant.live.state().overlay.knows(item_id) for variant in loaded)

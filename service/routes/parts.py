@@ -29,6 +29,8 @@ from service.variants import Variant, Variants
 ARRIVED = "tandem.arrived"
 """In the scope of a request: when it arrived, by `perf_counter`."""
 
+LOOKS = 200
+"""At news that are on their way; each takes some milliseconds at most."""
 MAX_VALUES = 10_000
 """Of one list in a feature: as many as there are characters in a text that may hold them."""
 
@@ -169,6 +171,17 @@ async def commit(parts: Parts, entries: Sequence[Entry], after: int | None = Non
     seq = await asyncio.wrap_future(parts.journal.submit(entries, after))
     count(parts, entries)
     return seq
+
+
+async def latest(parts: Parts) -> None:
+    """All variants have what anyone has written until now, on other machines too, or time is up."""
+    seq = await asyncio.to_thread(parts.journal.last_seq)
+    for variant in parts.variants.loaded():
+        for _ in range(LOOKS):
+            variant.live.tail(seq)
+            if variant.live.seq >= seq:
+                break
+            await asyncio.sleep(0)
 
 
 def count(parts: Parts, entries: Sequence[Entry]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.journal import open_journal
+from contract.journal import GroupCommit, open_journal
 from contract.store import LocalStore
 from service.live import Live
 from service.metrics import Metrics
@@ -28,13 +28,15 @@ def swapper(shelf: LocalStore, metrics: Metrics, tmp_path: Path) -> Iterator[tup
     good = live(shelf)
     shutil.copytree(good, store.root / "bundles" / good.name)
     store.point("live", good.name)
-    followed = Live("live", journal, metrics)
+    commits = GroupCommit(journal)
+    followed = Live("live", journal, commits, metrics)
     settings = Settings(store=str(store.root), state=str(tmp_path / "state"))
     settings.runtime_directory().mkdir(parents=True)
     swapper = Swapper(store, settings, followed, uri, metrics)
     asyncio.run(swapper.follow())
     assert followed.version == good.name
     yield swapper, followed
+    commits.close()
     journal.close()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import JournalError
-from contract.journal import Entry, Record
+from contract.journal import Entry, GroupCommit, Record
 from contract.journal.sqlite import SqliteJournal
 from contract.store import LocalStore
 from service import live
@@ -41,7 +41,8 @@ def test_a_read_that_failed_is_taken_up_where_it_ended(
 ) -> None:
     monkeypatch.setattr(live, "CHUNK", 2)
     journal = Interrupted(tmp_path / "journal.db")
-    followed = Live("live", journal, metrics)
+    commits = GroupCommit(journal)
+    followed = Live("live", journal, commits, metrics)
     followed.replace(load(State.of(snapshot, 100, 1), journal))
     journal.append(viewed(["i1", "i2", "i3", "i4", "i5"]))
     journal.fail_at = 2
@@ -52,6 +53,7 @@ def test_a_read_that_failed_is_taken_up_where_it_ended(
 
     assert [i for i, _ in state.users.events("ann")] == ["i1", "i2", "i3", "i4", "i5"]
     assert followed.seq == 5
+    commits.close()
     journal.close()
 
 
@@ -59,7 +61,8 @@ def test_what_nobody_foresaw_does_not_end_the_watch(
     shelf: LocalStore, metrics: Metrics, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = Interrupted(tmp_path / "journal.db")
-    followed = Live("live", journal, metrics)
+    commits = GroupCommit(journal)
+    followed = Live("live", journal, commits, metrics)
     settings = Settings(store=str(shelf.root), state=str(tmp_path / "state"))
     settings.runtime_directory().mkdir(parents=True)
     swapper = Swapper(shelf, settings, followed, str(tmp_path / "journal.db"), metrics)
@@ -80,6 +83,7 @@ def test_what_nobody_foresaw_does_not_end_the_watch(
     assert "following failed, MemoryError: no room" in told
     assert "following channel 'live'" in caplog.messages
     assert (followed.seq, followed.trouble) == (2, None)
+    commits.close()
     journal.close()
 
 

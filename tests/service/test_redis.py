@@ -76,10 +76,22 @@ def test_what_one_acknowledged_the_other_answers_with(pair: Pair) -> None:
     assert (ahead.status_code, ahead.json()["error"]["code"]) == (409, "not_yet_visible")
 
 
-def test_without_min_seq_it_takes_a_moment(pair: Pair) -> None:
-    pair.shop.post("new", {})
+def test_without_min_seq_it_takes_a_moment_elsewhere(pair: Pair) -> None:
+    for n in range(100):
+        pair.shop.post(f"new-{n}", {})
+        # What a worker has acknowledged is in its own next answer.
+        assert pair.one.client.get(path(f"new-{n}")).status_code == 200
 
-    wait_until(lambda: pair.other.client.get(path("new")).status_code == 200, "the news")
+    wait_until(lambda: pair.other.client.get(path("new-99")).status_code == 200, "the news")
+
+
+def test_what_was_just_posted_elsewhere_can_be_changed_and_deleted(pair: Pair) -> None:
+    for n in range(50):
+        for method, name in (("PATCH", f"kept-{n}"), ("DELETE", f"gone-{n}")):
+            pair.shop.post(name, {})
+            body = {"available": False} if method == "PATCH" else None
+            answer = pair.other.client.request(method, path(name), json=body)
+            assert answer.status_code == 200, answer.text
 
 
 def test_while_the_journal_is_away_reads_go_on_and_nothing_is_lost(pair: Pair) -> None:
@@ -99,9 +111,11 @@ def test_while_the_journal_is_away_reads_go_on_and_nothing_is_lost(pair: Pair) -
         assert server.client.get("/readyz").status_code == 200
     pair.redis.start()
 
-    assert ranking(pair.other, "u1", pair.shop.post("again", {})).keys() == {*before, "again"}
-    assert pair.one.client.get(path("lost")).status_code == 404
-    wait_until(lambda: "can be followed again" in pair.other.log, "the follower's word")
+    again = pair.shop.post("again", {})
+    for server in (pair.one, pair.other):
+        wait_until(lambda: "can be followed again" in server.log, "the follower's word")  # noqa: B023
+        assert ranking(server, "u1", again).keys() == {*before, "again"}
+        assert server.client.get(path("lost")).status_code == 404
 
 
 def test_a_machine_that_is_lost_comes_back_with_everything(pair: Pair) -> None:

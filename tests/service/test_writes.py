@@ -244,7 +244,7 @@ def test_an_answer_can_be_asked_to_include_a_write(shop: Shop) -> None:
     for answer in (ahead, inline):
         assert answer.status_code == 409
         assert answer.json()["error"]["code"] == "not_yet_visible"
-        assert f"ends at {seq}" in answer.json()["error"]["message"]
+        assert f"is read up to {seq}" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
