@@ -43,6 +43,7 @@ class Live:
         metrics.begin(variant)
         self._journal, self._commits, self._metrics = journal, commits, metrics
         # Moved at every write.
+        self._reachable = metrics.journal_reachable.labels(variant)
         gauges = metrics.journal_seq, metrics.overlay_items, metrics.overlay_refused
         self._journal_seq, self._overlay_items, self._overlay_refused = (
             gauge.labels(variant) for gauge in gauges
@@ -88,8 +89,8 @@ class Live:
 
     def tail(self, upto: int = 0) -> None:
         """Apply what was written since the last look, up to what this worker has written and to
-        `upto`. Requests do it for themselves; a worker that gets none must not fall behind
-        either."""
+        `upto`. Requests do it for themselves; a worker that gets none must not fall behind either.
+        """
         written = max(upto, self._commits.committed)
         if self._loaded and (self._behind or self._journal.moved(written)):
             # The journal reports news once: what fails here is tried again at the next look, from
@@ -99,6 +100,11 @@ class Live:
                 self._loaded = loaded
                 self._measure(loaded)
             self._behind = False
+
+    def follow(self) -> None:
+        """What is done every so often, whether anyone asks or not."""
+        self._reachable.set(self._journal.reachable())
+        self.tail()
 
     def replace(self, loaded: Loaded) -> None:
         """Serve from this state on. What was written while it was built is applied first."""

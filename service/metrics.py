@@ -242,6 +242,13 @@ class Metrics:
             multiprocess_mode="livemin",
             registry=registry,
         )
+        self.journal_reachable = Gauge(
+            "tandem_journal_reachable",
+            "1 while what others write comes to all workers.",
+            ("variant",),
+            multiprocess_mode="livemin",
+            registry=registry,
+        )
         self.recalls: dict[str, RecallMetrics] = {}
         """By variant."""
         for reason in ("full", "late"):
@@ -266,6 +273,7 @@ class Metrics:
             self.overlay_items,
             self.overlay_refused,
             self.journal_seq,
+            self.journal_reachable,
         ):
             metric.labels(variant)
 

@@ -53,7 +53,7 @@ class Swapper:
         tries again."""
         try:
             await self.check()
-            self._live.tail()
+            self._live.follow()
             self._live.trouble = None
         except TandemError as error:
             self._live.trouble = self._told(str(error))

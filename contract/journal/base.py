@@ -76,6 +76,10 @@ class Journal(Protocol):
         """
         ...
 
+    def reachable(self) -> bool:
+        """Whether what others write comes here: not while the server of a journal is away."""
+        ...
+
     def last_seq(self) -> int:
         """The seq of the newest entry ever written, trimmed or not; 0 if there was none."""
         ...

@@ -144,6 +144,9 @@ class RedisJournal:
             return True
         return self._news.moved(upto)
 
+    def reachable(self) -> bool:
+        return not self._news.away
+
     def last_seq(self) -> int:
         with self._explained():
             last = int(self._client.get(self._last) or 0)
@@ -240,7 +243,7 @@ class _News:
         self._records = deque[Record]()
         """Consecutive, up to the last that was fetched."""
         self._id = self._fetched = 0
-        self._moved = self._away = self._closed = False
+        self._moved = self._closed = self.away = False
         self.begun = False
 
     def begin(self, identity: int, after: int) -> None:
@@ -251,7 +254,7 @@ class _News:
         """Once for all that came since the last call."""
         if self._fetched < upto:
             with self._changed:
-                here = lambda: self._fetched >= upto or self._away  # noqa: E731
+                here = lambda: self._fetched >= upto or self.away  # noqa: E731
                 self._changed.wait_for(here, MOMENT)
         moved, self._moved = self._moved, False
         return moved
@@ -283,15 +286,15 @@ class _News:
             except JournalError as error:
                 self._lost(error)
                 continue
-            if self._away:
+            if self.away:
                 log.warning("journal %s: can be followed again", self._address.shown)
             self._take(records)
 
     def _lost(self, error: JournalError) -> None:
-        if not self._away and not self._closed:
+        if not self.away and not self._closed:
             log.error("%s; answers go on without what others write meanwhile", error)
         with self._changed:
-            self._away = True
+            self.away = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._closed, WAIT_SECONDS)
 
@@ -316,7 +319,7 @@ class _News:
 
     def _take(self, records: Sequence[Record]) -> None:
         with self._changed:
-            self._away = False
+            self.away = False
             if not records:
                 return
             if records[0].seq != self._fetched + 1:

@@ -129,6 +129,9 @@ class SqliteJournal:
             self._version = version
         return moved
 
+    def reachable(self) -> bool:
+        return True
+
     def last_seq(self) -> int:
         with self._reading, self._explained():
             return _last_seq(self._reader)

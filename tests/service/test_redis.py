@@ -56,6 +56,10 @@ def serves(server: Server, version: str) -> bool:
     return bool(server.client.get("/v1/bundle").json()["version"] == version)
 
 
+def away(server: Server, expected: bool) -> bool:
+    return server.metric("tandem_journal_reachable", variant="live") == (not expected)
+
+
 def command(*arguments: object) -> Result:
     return CliRunner().invoke(tandem.main, [str(argument) for argument in arguments])
 
@@ -109,6 +113,7 @@ def test_while_the_journal_is_away_reads_go_on_and_nothing_is_lost(pair: Pair) -
         assert str(pair.redis.port) not in refused.text
         assert ranking(server, "u1") == before
         assert server.client.get("/readyz").status_code == 200
+        wait_until(partial(away, server, True), "the gauge")
     pair.redis.start()
 
     again = pair.shop.post("again", {})
@@ -116,6 +121,7 @@ def test_while_the_journal_is_away_reads_go_on_and_nothing_is_lost(pair: Pair) -
         wait_until(lambda: "can be followed again" in server.log, "the follower's word")  # noqa: B023
         assert ranking(server, "u1", again).keys() == {*before, "again"}
         assert server.client.get(path("lost")).status_code == 404
+        wait_until(partial(away, server, False), "the gauge")
 
 
 def test_a_machine_that_is_lost_comes_back_with_everything(pair: Pair) -> None:
