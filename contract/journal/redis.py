@@ -5,38 +5,17 @@ and it is answered when the server has it on disk. What others write is fetched 
 waits for it; requests find it in memory, and answer also while the server is away.
 """
 
-import logging
 import secrets
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import islice
-from typing import Any, NamedTuple, cast
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from collections.abc import Sequence
+from contextlib import closing
 
-import orjson
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from contract.errors import JournalDamaged, JournalError
-from contract.journal.base import Entry, Kind, Record, Write, encode, shown
-
-log = logging.getLogger("tandem.journal")
-
-NAME = "tandem"
-"""Begins the names of the keys, where the URI gives no `name`."""
-SECONDS = 5.0
-"""An answer of the server that takes longer will not come."""
-WAIT_SECONDS = 1.0
-"""For news, before the server is asked again; and for a server that is away."""
-MOMENT = 0.005
-"""Seconds that a request waits for news that are known to be on their way."""
-CHUNK = 1000
-AHEAD = 20_000
-"""Records that are fetched and not yet read, at most."""
+from contract.errors import JournalError
+from contract.journal._news import CHUNK, News
+from contract.journal._redis import SECONDS, Address, explained, record
+from contract.journal.base import Entry, Record, Write, encode
 
 APPEND = """
 -- KEYS: the stream, the seq given last, the identity of the journal. ARGV: the identity and the
@@ -87,19 +66,19 @@ class RedisJournal:
     """
 
     def __init__(self, uri: str) -> None:
-        address = _Address(uri)
+        address = Address(uri)
         self._shown = address.shown
         self._client = address.connect(SECONDS)
         self._stream, self._last, self._identity = address.keys
         self._append = self._client.register_script(APPEND)
         self._known = 0
         """The largest seq that was seen: a server that ends before it has lost what it held."""
-        self._news = _News(address)
-        with self._explained():
-            if not address.durable_assumed:
+        self._news = News(address)
+        with explained(self._shown):
+            if not address.is_assumed_durable:
                 self._require_durable()
             self._client.set(self._identity, 1 + secrets.randbelow(2**31 - 1), nx=True)
-            self._id = self.identity()
+            self._id = int(self._client.get(self._identity))
 
     @classmethod
     def at(cls, uri: str) -> "RedisJournal":
@@ -107,8 +86,8 @@ class RedisJournal:
 
     @staticmethod
     def is_at(uri: str) -> bool:
-        address = _Address(uri)
-        with closing(address.connect(SECONDS)) as client, _explained(address.shown):
+        address = Address(uri)
+        with closing(address.connect(SECONDS)) as client, explained(address.shown):
             return bool(client.exists(address.keys.identity))
 
     def append(self, entries: Sequence[Entry]) -> range:
@@ -123,7 +102,7 @@ class RedisJournal:
             arguments += [after, str(len(write.entries))]
             for entry in write.entries:
                 arguments += [now, entry.kind, encode(entry), _item(entry)]
-        with self._explained():
+        with explained(self._shown):
             lasts = self._append([self._stream, self._last, self._identity], arguments)
         self._known = max(self._known, *lasts) if lasts else self._known
         return [
@@ -134,9 +113,9 @@ class RedisJournal:
     def read(self, after: int, limit: int = 10_000) -> list[Record]:
         if here := self._news.following(after, limit):
             return here
-        with self._explained():
+        with explained(self._shown):
             found = self._client.xrange(self._stream, min=f"{after + 1}-0", count=limit)
-        return [_record(self._shown, *one) for one in found]
+        return [record(self._shown, *one) for one in found]
 
     def moved(self, upto: int = 0) -> bool:
         if not self._news.begun:
@@ -148,17 +127,16 @@ class RedisJournal:
         return not self._news.away
 
     def last_seq(self) -> int:
-        with self._explained():
+        with explained(self._shown):
             last = int(self._client.get(self._last) or 0)
         self._known = max(self._known, last)
         return last
 
     def identity(self) -> int:
-        with self._explained():
-            return int(self._client.get(self._identity))
+        return self._id
 
     def trim(self, upto: int) -> int:
-        with self._explained():
+        with explained(self._shown):
             removed: int = self._client.xtrim(
                 self._stream, minid=f"{upto + 1}-0", approximate=False
             )
@@ -175,7 +153,14 @@ class RedisJournal:
 
     def _require_durable(self) -> None:
         wanted = {"appendonly": "yes", "appendfsync": "always"}
-        found = self._client.config_get(*wanted, "maxmemory", "maxmemory-policy")
+        try:
+            found = self._client.config_get(*wanted, "maxmemory", "maxmemory-policy")
+        except redis.ResponseError as error:
+            raise JournalError(
+                f"journal {self._shown}: does not say how it keeps what it acknowledges ({error}); "
+                "let CONFIG GET be called, or add durable=assumed to the URI of one that syncs "
+                "each write"
+            ) from error
         for name, value in wanted.items():
             if found[name] != value:
                 raise JournalError(
@@ -189,185 +174,6 @@ class RedisJournal:
                 "journal; CONFIG SET maxmemory-policy noeviction"
             )
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        with _explained(self._shown):
-            yield
-
-
-class _Keys(NamedTuple):
-    stream: str
-    last: str
-    """Of the seq given last: a stream that was trimmed does not say."""
-    identity: str
-
-
-class _Address:
-    """Where a journal is, out of its URI."""
-
-    def __init__(self, uri: str) -> None:
-        parts = urlsplit(uri)
-        self.shown = shown(uri)
-        options = dict(parse_qsl(parts.query))
-        # In braces: one slot of a cluster has them all.
-        name = "{" + options.pop("name", NAME) + "}"
-        self.keys = _Keys(f"{name}:journal", f"{name}:seq", f"{name}:identity")
-        self.durable_assumed = options.pop("durable", None) == "assumed"
-        if options.keys() - {"ssl_ca_certs"}:
-            raise JournalError(
-                f"journal {self.shown}: '{next(iter(options))}' in its query, expected name=NAME, "
-                "durable=assumed or ssl_ca_certs=FILE"
-            )
-        self._url = parts._replace(query=urlencode(options)).geturl()
-
-    def connect(self, seconds: float) -> Any:
-        """`seconds` that an answer may take. An append is never sent twice."""
-        try:
-            return redis.Redis.from_url(
-                self._url,
-                socket_timeout=seconds,
-                socket_connect_timeout=SECONDS,
-                retry=Retry(NoBackoff(), 0),
-                protocol=2,
-            )
-        except ValueError as error:
-            raise JournalError(f"journal {self.shown}: {error}") from error
-
-
-class _News:
-    """What was written, fetched as it comes by a thread of its own."""
-
-    def __init__(self, address: _Address) -> None:
-        self._address, self._thread = address, threading.Thread(target=self._run, daemon=True)
-        self._changed = threading.Condition()
-        self._records = deque[Record]()
-        """Consecutive, up to the last that was fetched."""
-        self._id = self._fetched = 0
-        self._moved = self._closed = self.away = False
-        self.begun = False
-
-    def begin(self, identity: int, after: int) -> None:
-        self._id, self._fetched, self.begun = identity, after, True
-        self._thread.start()
-
-    def moved(self, upto: int) -> bool:
-        """Once for all that came since the last call."""
-        if self._fetched < upto:
-            with self._changed:
-                here = lambda: self._fetched >= upto or self.away  # noqa: E731
-                self._changed.wait_for(here, MOMENT)
-        moved, self._moved = self._moved, False
-        return moved
-
-    def following(self, after: int, limit: int) -> list[Record]:
-        """Empty where what follows is not here. Forgets what does not."""
-        with self._changed:
-            while self._records and self._records[0].seq <= after:
-                self._records.popleft()
-            self._changed.notify()
-            if not self._records or self._records[0].seq != after + 1:
-                return []
-            return list(islice(self._records, limit))
-
-    def close(self) -> None:
-        """The thread ends within a moment: it waits for the server."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-
-    def _run(self) -> None:
-        with closing(self._address.connect(WAIT_SECONDS + SECONDS)) as self._client:
-            self._follow()
-
-    def _follow(self) -> None:
-        while self._has_room():
-            try:
-                records = self._fetch()
-            except JournalError as error:
-                self._lost(error)
-                continue
-            if self.away:
-                log.warning("journal %s: can be followed again", self._address.shown)
-            self._take(records)
-
-    def _lost(self, error: JournalError) -> None:
-        if not self.away and not self._closed:
-            log.error("%s; answers go on without what others write meanwhile", error)
-        with self._changed:
-            self.away = True
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closed, WAIT_SECONDS)
-
-    def _has_room(self) -> bool:
-        """Waits for it; False when there is no more to do."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or len(self._records) < AHEAD)
-            return not self._closed
-
-    def _fetch(self) -> list[Record]:
-        """What follows, when there is some; none after a while."""
-        keys, where = self._address.keys, self._address.shown
-        with _explained(where):
-            found = self._client.xread(
-                {keys.stream: f"{self._fetched}-0"}, count=CHUNK, block=round(WAIT_SECONDS * 1000)
-            )
-            if not found:
-                identity, last = self._client.mget(keys.identity, keys.last)
-                if int(identity or 0) != self._id or int(last or 0) < self._fetched:
-                    raise _other(where, int(last or 0))
-        return [_record(where, *one) for _, entries in found for one in entries]
-
-    def _take(self, records: Sequence[Record]) -> None:
-        with self._changed:
-            self.away = False
-            if not records:
-                return
-            if records[0].seq != self._fetched + 1:
-                # Trimmed meanwhile: who reads on finds at the server that it came too late.
-                self._records.clear()
-            self._records.extend(records)
-            self._fetched, self._moved = records[-1].seq, True
-            self._changed.notify_all()
-
 
 def _item(entry: Entry) -> str:
     return str(entry.body["item_id"]) if entry.kind in ("item", "delete") else ""
-
-
-def _record(where: str, name: bytes, fields: dict[bytes, bytes]) -> Record:
-    seq = int(name.partition(b"-")[0])
-    try:
-        body, kind = orjson.loads(fields[b"body"]), cast(Kind, fields[b"kind"].decode())
-        if isinstance(body, dict):
-            return Record(seq, float(fields[b"at"]), kind, body)
-    except (KeyError, ValueError) as error:
-        raise _damaged(where, seq) from error
-    raise _damaged(where, seq)
-
-
-def _damaged(where: str, seq: int) -> JournalDamaged:
-    return JournalDamaged(
-        f"journal {where}: damaged (entry {seq} is not as Tandem writes them); bring the data of "
-        "the server back from a backup"
-    )
-
-
-def _other(where: str, last: int) -> JournalError:
-    return JournalError(
-        f"journal {where}: ends at seq {last}, and is another one or has lost what this service "
-        "has seen; bring the data of the server back, or start the service again"
-    )
-
-
-@contextmanager
-def _explained(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (redis.RedisError, OSError) as error:
-        # The address stands there already, as it may be shown.
-        said = str(error).replace(urlsplit(where).netloc, "it")
-        if said.startswith("OTHER "):
-            raise _other(where, int(said.removeprefix("OTHER "))) from error
-        raise JournalError(
-            f"journal {where}: {said}; see that the server runs, may be reached and takes writes"
-        ) from error

@@ -29,8 +29,8 @@ from service.variants import Variant, Variants
 ARRIVED = "tandem.arrived"
 """In the scope of a request: when it arrived, by `perf_counter`."""
 
-LOOKS = 200
-"""At news that are on their way; each takes some milliseconds at most."""
+LOOKS, LOOK_SECONDS = 200, 0.005
+"""At news that are on their way."""
 MAX_VALUES = 10_000
 """Of one list in a feature: as many as there are characters in a text that may hold them."""
 
@@ -181,7 +181,7 @@ async def latest(parts: Parts) -> None:
             variant.live.tail(seq)
             if variant.live.seq >= seq:
                 break
-            await asyncio.sleep(0)
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def count(parts: Parts, entries: Sequence[Entry]) -> None:
