@@ -91,7 +91,7 @@ def explained(where: str) -> Iterator[None]:
         yield
     except (redis.RedisError, OSError) as error:
         # The address stands there already, as it may be shown.
-        said = str(error).replace(urlsplit(where).netloc, "it")
+        said = str(error).replace(urlsplit(where).netloc, "it").rstrip(".")
         if said.startswith("OTHER "):
             raise other(where, int(said.removeprefix("OTHER "))) from error
         raise JournalError(
