@@ -5,6 +5,8 @@ the items of the history through a bilinear map of its own, and routing divides 
 capsules; each capsule is a user vector, and training moves the one nearest to the target.
 
 Differs from the paper:
+- to each interest a perceptron adds what comes after such items: a mean of them alone finds what is
+  like them;
 - a map belongs to a capsule, not to a capsule and a position; instead a learned weight of each
   capsule says how much an item counts that lies so far back;
 - the gradient passes through all rounds of the routing, not the last one alone;
@@ -14,11 +16,12 @@ Differs from the paper:
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 
 from contract.features import Block
-from offline.layers import Recency
+from offline.layers import Following, Recency
 from offline.models.prefix import PrefixModel
 from offline.models.routing import route
 
@@ -37,6 +40,7 @@ class ComirecDr(PrefixModel):
         dim: int = 64,
         interests: int = 4,
         rounds: int = 3,
+        hidden: int = 256,
         field_dim: int = 16,
         dropout: float = 0.2,
         id_dropout: float = 0.0,
@@ -57,9 +61,11 @@ class ComirecDr(PrefixModel):
         self.interests, self.rounds = interests, rounds
         self.recency = Recency(interests, history_length)
         self.maps = nn.Linear(dim, interests * dim, bias=False)
+        self.following = Following(dim, hidden, dropout)
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         votes = self.maps(items).unflatten(2, (self.interests, self.dim)).transpose(1, 2)
         # Items lean to no capsule at first: it is the maps that differ.
         logits = votes.new_zeros(()).expand(items.shape[0], self.interests, *visible.shape[1:])
-        return route(votes, logits, self.recency.weights(visible), self.rounds)
+        capsules = route(votes, logits, self.recency.weights(visible), self.rounds)
+        return cast(Tensor, self.following(capsules))

@@ -7,6 +7,7 @@ each becomes a user vector of its own. Training moves the one that is nearest to
 Differs from the paper:
 - routing begins with products of the items and fixed random directions instead of random numbers
   drawn for each user: the same history always gives the same interests;
+- its layers after the capsules, here one hidden one, add to an interest and do not replace it;
 - instead of attention by the target, an item's score is that of the interest nearest to it, for the
   negatives too: as it is searched;
 - how far back an item lies counts, by a learned weight; to the paper's capsules it does not;
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from contract.features import Block
-from offline.layers import Recency, perceptron
+from offline.layers import Following, Recency
 from offline.models.prefix import PrefixModel
 from offline.models.routing import route
 
@@ -64,7 +65,7 @@ class Mind(PrefixModel):
         self.bilinear = nn.Linear(dim, dim, bias=False)
         self.register_buffer("directions", torch.randn(interests, dim))
         self.register_buffer("needed", _needed(interests), persistent=False)
-        self.out = perceptron([dim, hidden, dim])
+        self.following = Following(dim, hidden, dropout)
 
     def pool(self, items: Tensor, visible: Tensor) -> Tensor:
         active = visible.sum(dim=2, keepdim=True) >= cast(Tensor, self.needed)  # (B, Q, K)
@@ -74,7 +75,7 @@ class Mind(PrefixModel):
         votes = self.bilinear(items).unsqueeze(1).expand(-1, self.interests, -1, -1)
         capsules = route(votes, logits, self.recency.weights(visible), self.rounds)
         capsules = torch.where(active.unsqueeze(3), capsules, capsules[:, :, :1])
-        return cast(Tensor, self.out(capsules))
+        return cast(Tensor, self.following(capsules))
 
 
 def _needed(interests: int) -> Tensor:
