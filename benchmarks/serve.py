@@ -29,7 +29,7 @@ from offline import tune
 from offline.build import IndexChoice
 from offline.local import Service
 from offline.publish import publish
-from offline.run import load_run
+from offline.run import Run, load_run
 from offline.truth import measure as measured
 from offline.truth import truth
 from service.snapshot import load_snapshot
@@ -49,6 +49,8 @@ lies behind it."""
 
 def measure(items: int, run: Path | None = None, picture: Path | None = None) -> list[Row]:
     """`run`: a trained one, of which throughput is measured too. `picture`: latency over load."""
+    # A run that cannot be read is found before the rest is measured.
+    trained = load_run(run) if run else None
     with planted(items) as made:
         made.publish("auto")
         label, asked = f"{items:,} items:", questions(made.folder, made.run)
@@ -57,7 +59,7 @@ def measure(items: int, run: Path | None = None, picture: Path | None = None) ->
         rows += _naive(label, made, asked, items)
         rows += _workers(label, made, asked)
         rows += _memory(label, made)
-    return rows + (_trained(run) if run else [])
+    return rows + (_trained(trained) if trained else [])
 
 
 def _throughput(label: str, made: World, asked: Asked, items: int) -> list[Row]:
@@ -233,8 +235,7 @@ def _started(made: World, state: str) -> float:
         return time.perf_counter() - started
 
 
-def _trained(path: Path) -> list[Row]:
-    run = load_run(path)
+def _trained(run: Run) -> list[Row]:
     with TemporaryDirectory() as name, ExitStack() as stack:
         folder, store = Path(name), LocalStore(Path(name) / "store")
         publish(run, store, "live", IndexChoice("auto", recall=0.99), force=True)

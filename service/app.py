@@ -99,6 +99,7 @@ def _lifespan(settings: Settings, metrics: Metrics) -> Any:
             # What is here now stays: the collector need not walk it again and again.
             gc.collect()
             gc.freeze()
+            gc.enable()
             watching = [
                 asyncio.create_task(variant.swapper.watch(settings.watch_seconds))
                 for variant in parts.variants

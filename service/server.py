@@ -8,6 +8,7 @@ connections wait for the one that takes its place instead of being refused.
 
 import contextlib
 import errno
+import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -56,6 +57,8 @@ def run(options: Mapping[str, str]) -> None:
     os.environ.update({f"TANDEM_{name.upper()}": value for name, value in options.items()})
     settings = read_settings()
     os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    # It would look through all that is installed for plugins, of which Tandem has none.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     configure()
     require_safe(settings)
     _require_tls(settings)
@@ -121,6 +124,8 @@ class Supervisor:
 
 def _work(slot: int, listener: socket.socket) -> None:
     """In the process of a worker. Only there is imported what serves: a supervisor does not."""
+    # What is imported and loaded stays: to walk it again and again takes 40 ms of a start.
+    gc.disable()
     from service.worker import work
 
     work(slot, listener)
