@@ -20,20 +20,22 @@ BLOCK_BYTES = 16 << 20
 
 class Clusters:
     """The centres of clusters, and which one a vector goes to; trained on a sample that is drawn
-    with a fixed seed.
+    by a seed.
 
     Where lengths differ, one more coordinate makes all vectors equally long, and the nearest one
     that with the largest inner product. A query has a zero there, so the centres are kept without
     it. Clusters of directions found half of what these find.
     """
 
-    def __init__(self, vectors: F32, count: int, sample: int = SAMPLE_PER_CLUSTER) -> None:
+    def __init__(
+        self, vectors: F32, count: int, sample: int = SAMPLE_PER_CLUSTER, seed: int = SEED
+    ) -> None:
         """`vectors` (N, D), of which at most `sample` for each of `count` clusters are looked at;
         N >= `count`."""
         lengths = squares(vectors)
         self._longest = float(lengths.max())
         self._levelled = not alike(lengths)
-        self._means = self._train(vectors, count, sample)
+        self._means = self._train(vectors, count, sample, seed)
         self.centres: F32 = np.ascontiguousarray(self._means[:, : vectors.shape[1]])
         """(count, D)"""
 
@@ -41,9 +43,9 @@ class Clusters:
         """The cluster of each vector (n, D)."""
         return _nearest(self._level(vectors), self._means)
 
-    def _train(self, vectors: F32, count: int, sample: int) -> F32:
+    def _train(self, vectors: F32, count: int, sample: int, seed: int) -> F32:
         """Spherical k-means (Dhillon and Modha, 2001)."""
-        generator = np.random.default_rng(SEED)
+        generator = np.random.default_rng(seed)
         rows = generator.permutation(len(vectors))[: sample * count]
         drawn = self._level(vectors[rows])
         means = _unit(drawn[:count])

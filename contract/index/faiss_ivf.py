@@ -10,7 +10,7 @@ import numpy as np
 
 from contract.arrays import F32, Bool
 from contract.index import _faiss, _lists
-from contract.index._clusters import Clusters
+from contract.index._clusters import SEED, Clusters
 from contract.index._faiss import faiss
 from contract.index.base import Answer, Backend, Effort, Index, checked_queries, require_at_least
 from contract.index.exact import scan_or_walk
@@ -24,9 +24,11 @@ class FaissIvfBackend(Backend):
     class Build:
         lists: int = 0
         """Inverted lists; 0: four times the root of the number of items, or fewer for few items."""
+        seed: int = SEED
+        """Of the clusters that the lists are made of: which ones are found is luck."""
 
         def __post_init__(self) -> None:
-            require_at_least(0, lists=self.lists)
+            require_at_least(0, lists=self.lists, seed=self.seed)
 
     @dataclass(frozen=True)
     class Search:
@@ -40,7 +42,7 @@ class FaissIvfBackend(Backend):
     def build(vectors: F32, path: Path, params: Build) -> None:
         count, dim = vectors.shape
         vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        clusters = Clusters(vectors, _lists.list_count(params.lists, count))
+        clusters = Clusters(vectors, _lists.list_count(params.lists, count), seed=params.seed)
         centres, lists = clusters.centres, clusters.assign(vectors)
         quantizer = _lists.quantizer(centres)
         index = faiss.IndexIVFFlat(quantizer, dim, len(centres), _faiss.METRIC)

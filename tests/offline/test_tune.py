@@ -102,8 +102,9 @@ def test_auto_keeps_the_fastest_that_reaches_the_goal_and_only_its_file(
 
     entry = tune.choose(vectors, tmp_path, goal)
 
-    assert entry.backend in tune.candidates(len(vectors))
-    assert all(name in entry.why for name in tune.candidates(len(vectors)))
+    tried = [candidate.backend for candidate in tune.candidates(len(vectors))]
+    assert entry.backend in tried
+    assert all(entry.why.count(f"{name} at recall") == tried.count(name) for name in tried)
     filename = load_backend(entry.backend).filename
     assert [path.name for path in tmp_path.iterdir()] == ([filename] if filename else [])
     assert recall_of(entry, tmp_path, vectors, goal) >= 0.95
@@ -113,14 +114,27 @@ def test_auto_keeps_the_fastest_that_reaches_the_goal_and_only_its_file(
     ("items", "tried"),
     [
         (8_000, ("exact",)),
-        (8_001, ("faiss_flat", "faiss_ivf", "faiss_hnsw")),
-        (100_000, ("faiss_flat", "faiss_ivf", "faiss_hnsw")),
+        (8_001, ("faiss_flat", *["faiss_ivf"] * len(tune.SEEDS), "faiss_hnsw")),
+        (200_000, ("faiss_flat", *["faiss_ivf"] * len(tune.SEEDS), "faiss_hnsw")),
         (1_000_000, ("faiss_ivf",)),
         (10_000_000, ("faiss_ivf", "faiss_ivfpq")),
     ],
 )
 def test_auto_tries_what_suits_the_size(items: int, tried: tuple[str, ...]) -> None:
-    assert tune.candidates(items) == tried
+    assert tuple(candidate.backend for candidate in tune.candidates(items)) == tried
+
+
+def test_lists_are_kept_with_the_seed_that_was_the_fastest(
+    vectors: F32, users: F32, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goal = tune.goal(vectors, users, 0.95, K)
+    seeds = [tune.Candidate("faiss_ivf", {"seed": seed}) for seed in tune.SEEDS]
+    monkeypatch.setattr(tune, "candidates", lambda _: seeds)
+
+    entry = tune.choose(vectors, tmp_path, goal)
+
+    assert entry.build["seed"] in tune.SEEDS
+    assert recall_of(entry, tmp_path, vectors, goal) == tune.chosen(entry).recall
 
 
 def test_an_untuned_index_has_the_parameters_it_was_given(vectors: F32, tmp_path: Path) -> None:
