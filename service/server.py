@@ -39,7 +39,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 BACKLOG = 2048
 STARTUP_FAILED = 3
-"""Exit code of a worker that could not start: a restart would not help."""
+"""Exit code of a worker that could not start."""
 LEAVING_SECONDS, LEAVING_LOOK = 5.0, 0.05
 """The workers of a supervisor that was killed have the port until they have noticed."""
 LEAST_LIFE_SECONDS = 1.0
@@ -85,10 +85,12 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._workers = [self._start(slot) for slot in range(len(self._listeners))]
-        code = 0
+        first, code = tuple(self._workers), 0
         while any(worker.is_alive() for worker in self._workers) or not self._stopping:
             multiprocessing.connection.wait([w.sentinel for w in self._workers], timeout=0.5)
-            if any(worker.exitcode == STARTUP_FAILED for worker in self._workers):
+            # Who takes another's place tries again: what it lacks may come back, and the others
+            # serve meanwhile.
+            if any(w in first and w.exitcode == STARTUP_FAILED for w in self._workers):
                 code, self._stopping = 1, True
             if self._stopping:
                 # Again, for a worker that was being started when the signal came.
@@ -111,9 +113,17 @@ class Supervisor:
         for slot, worker in enumerate(self._workers):
             if worker.is_alive():
                 continue
+            if worker.exitcode == STARTUP_FAILED:
+                self._rebind(slot)
             log.error("worker %d ended with code %s; starting another", slot, worker.exitcode)
             time.sleep(max(0.0, self._started[slot] + LEAST_LIFE_SECONDS - time.monotonic()))
             self._workers[slot] = self._start(slot)
+
+    def _rebind(self, slot: int) -> None:
+        """Nobody is led to a socket that does not listen: a worker listens when it is ready."""
+        old = self._listeners[slot]
+        self._listeners[slot] = _bound(old.getsockname()[:2], shared=True)
+        old.close()
 
     def _stop(self, number: int = signal.SIGTERM, frame: FrameType | None = None) -> None:
         self._stopping = True

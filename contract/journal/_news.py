@@ -34,7 +34,7 @@ class News:
         self._records = deque[Record]()
         """Consecutive, up to the last that was fetched."""
         self._id = self._fetched = self._told = self._wanted = 0
-        self._closed = self.begun = self.away = False
+        self._closed = self._is_other = self.begun = self.away = False
 
     def begin(self, identity: int, after: int) -> None:
         self._id, self.begun = identity, True
@@ -48,9 +48,10 @@ class News:
                 self._wanted = upto
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._fetched >= upto or self.away, MOMENT)
-        # Read once: the thread goes on meanwhile.
-        told, self._told = self._told, self._fetched
-        return self._told != told
+        fetched = self._fetched  # once: the thread goes on meanwhile
+        moved = fetched > self._told
+        self._told = max(self._told, fetched)
+        return moved
 
     def following(self, after: int, limit: int) -> list[Record]:
         """Empty where what follows is not here. Forgets what does not."""
@@ -58,9 +59,12 @@ class News:
             while self._records and self._records[0].seq <= after:
                 self._records.popleft()
             self._changed.notify()
-            if not self._records or self._records[0].seq != after + 1:
+            found = list(islice(self._records, limit))
+            if found and found[0].seq != after + 1:
                 return []
-            return list(islice(self._records, limit))
+            # What is read is no news, nor is what the reader has from elsewhere.
+            self._told = max(self._told, found[-1].seq if found else after)
+            return found
 
     def close(self) -> None:
         """The thread ends within a moment: it waits for the server."""
@@ -103,16 +107,25 @@ class News:
 
     def _fetch(self) -> list[Record]:
         """What follows, when there is some; none after a while."""
-        keys, where = self._address.keys, self._address.shown
+        stream, where = self._address.keys.stream, self._address.shown
         with explained(where):
+            if self.away:
+                self._require_same()
             found = self._client.xread(
-                {keys.stream: f"{self._fetched}-0"}, count=CHUNK, block=round(WAIT_SECONDS * 1000)
+                {stream: f"{self._fetched}-0"}, count=CHUNK, block=round(WAIT_SECONDS * 1000)
             )
             if not found:
-                identity, last = self._client.mget(keys.identity, keys.last)
-                if int(identity or 0) != self._id or int(last or 0) < self._fetched:
-                    raise other(where, int(last or 0))
+                self._require_same()
         return [record(where, *one) for _, entries in found for one in entries]
+
+    def _require_same(self) -> None:
+        """Raises JournalError for good where the server has lost what was fetched: what it gives
+        under later seqs does not follow."""
+        keys = self._address.keys
+        identity, last = (int(value or 0) for value in self._client.mget(keys.identity, keys.last))
+        self._is_other = self._is_other or identity != self._id or last < self._fetched
+        if self._is_other:
+            raise other(self._address.shown, last)
 
     def _take(self, records: Sequence[Record]) -> None:
         with self._changed:

@@ -1,6 +1,8 @@
 """Two services, as on two machines, that share a store and a journal on a real Redis server."""
 
 import json
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -122,6 +124,26 @@ def test_while_the_journal_is_away_reads_go_on_and_nothing_is_lost(pair: Pair) -
         assert ranking(server, "u1", again).keys() == {*before, "again"}
         assert server.client.get(path("lost")).status_code == 404
         wait_until(partial(away, server, False), "the gauge")
+
+
+def test_a_worker_that_dies_meanwhile_comes_back_with_the_journal(
+    store: LocalStore, tmp_path: Path
+) -> None:
+    with (
+        redis_server(tmp_path) as redis,
+        Server(store.root, tmp_path, journal=redis.uri(NAME), workers=2) as server,
+    ):
+        first = server.workers()
+        redis.kill()
+        os.kill(first[0], signal.SIGKILL)
+        wait_until(lambda: server.log.count("ended with code") >= 2, "a worker that gives up")
+        # No connection is led to the one that is missing.
+        answers = [server.fresh("/v1/recommendations/u1") for _ in range(20)]
+        assert {answer and answer.status_code for answer in answers} == {200}
+        redis.start()
+
+        server.wait_ready()
+        assert len(server.workers()) == 2
 
 
 def test_a_machine_that_is_lost_comes_back_with_everything(pair: Pair) -> None:

@@ -118,6 +118,36 @@ def test_news_are_read_without_the_server(own: RedisServer) -> None:
             follower.read(5)
 
 
+def test_what_was_read_is_no_news(server: RedisServer, tmp_path: Path) -> None:
+    uri = server.uri(tmp_path.name)
+    with closing(RedisJournal(uri)) as follower, closing(RedisJournal(uri)) as writer:
+        follower.moved()
+        writer.append([event(n=1)])
+        wait_until(follower.moved, "news")
+        writer.append([event(n=2)])
+        wait_until(lambda: len(follower.read(0)) == 2, "more news")
+
+        assert not follower.moved(upto=2)
+        assert follower.read(0, limit=1)[0].seq == 1
+
+
+def test_a_journal_that_was_lost_is_not_gone_on_with(own: RedisServer) -> None:
+    with closing(RedisJournal(own.uri("a"))) as follower:
+        follower.moved()
+        with closing(RedisJournal(own.uri("a"))) as writer:
+            writer.append([event(n=n) for n in range(3)])
+        assert len(news(follower, 0)) == 3
+        with closing(own.client()) as client:
+            client.flushall()
+        wait_until(lambda: not follower.reachable(), "the loss to be seen")
+        with closing(RedisJournal(own.uri("a"))) as writer:
+            writer.append([event(n=n) for n in range(20)])
+
+        # Each look hastens the next one at the server.
+        assert not any(follower.moved(upto=20) for _ in range(50))
+        assert not follower.reachable()
+
+
 def test_more_news_than_are_kept_come_as_they_are_read(server: RedisServer, tmp_path: Path) -> None:
     with closing(RedisJournal(server.uri(tmp_path.name))) as journal:
         journal.moved()

@@ -124,6 +124,8 @@ def test_no_kill_of_anyone_loses_what_was_acknowledged(floor: Floor, tmp_path: P
                 victim.kill()
                 time.sleep(chance.uniform(0, MOST_SECONDS_BETWEEN_KILLS))
                 victim.start()
+                if isinstance(victim, Server):
+                    victim.wait_ready()  # it does not start without its journal
                 wait_until(partial(ledger.has, len(ledger.acknowledged) + 4), "writes to go on")
         expected, last = journal_holds(uri, ledger, original)
         for server in servers:
