@@ -66,7 +66,7 @@ def _kind(uri: str) -> JournalKind:
     try:
         return cast(JournalKind, getattr(importlib.import_module(module), attribute))
     except ModuleNotFoundError as exc:
-        if exc.name != scheme.rstrip("s"):
+        if exc.name != "redis":
             raise
         raise ExtraMissing(
             f"journal {shown(uri)}: needs redis: pip install 'tandem-recall[redis]'"

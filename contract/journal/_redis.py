@@ -41,7 +41,7 @@ class Address:
             del options["durable"]
         if wrong := sorted(options.keys() - {"ssl_ca_certs"}):
             raise JournalError(
-                f"journal {self.shown}: '{wrong[0]}={options[wrong[0]]}' in its query, expected "
+                f"journal {self.shown}: '{wrong[0]}' in its query, expected "
                 "name=NAME, durable=assumed or ssl_ca_certs=FILE"
             )
         self._url = parts._replace(query=urlencode(options)).geturl()
@@ -57,7 +57,10 @@ class Address:
                 protocol=2,
             )
         except ValueError as error:
-            raise JournalError(f"journal {self.shown}: {error}") from error
+            # Not what it says: that may be a part of the password.
+            raise JournalError(
+                f"journal {self.shown}: not a URI; percent-encode what is special in the password"
+            ) from error
 
 
 def record(where: str, name: bytes, fields: dict[bytes, bytes]) -> Record:

@@ -7,7 +7,6 @@ never given twice, not even after a trim. Many processes may share one journal.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -124,5 +123,7 @@ class JournalKind(Protocol):
 
 def shown(uri: str) -> str:
     """A URI as it may be logged: without names and passwords."""
-    address = urlsplit(uri)
-    return address._replace(netloc=address.netloc.rpartition("@")[2], query="").geturl()
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        return uri
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0].partition('#')[0]}"

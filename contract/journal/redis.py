@@ -152,7 +152,7 @@ class RedisJournal:
         self._client.close()
 
     def _require_durable(self) -> None:
-        wanted = {"appendonly": "yes", "appendfsync": "always"}
+        wanted = {"appendonly": "yes", "appendfsync": "always", "no-appendfsync-on-rewrite": "no"}
         try:
             found = self._client.config_get(*wanted, "maxmemory", "maxmemory-policy")
         except redis.ResponseError as error:
