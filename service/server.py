@@ -51,8 +51,8 @@ def run(options: Mapping[str, str]) -> None:
 
     Raises SettingsError for an option out of bounds, a port that is taken, more workers than can
     use the index, keys or a certificate that are none, and an address at which strangers could
-    write; JournalError for a journal that cannot be read to its end. Exits with code 1 when a
-    worker cannot start.
+    write; JournalError for a journal that cannot be read to its end. Exits with code 1 when one
+    of the first workers cannot start.
     """
     os.environ.update({f"TANDEM_{name.upper()}": value for name, value in options.items()})
     settings = read_settings()

@@ -30,8 +30,8 @@ class RedisServer:
 
     def start(self) -> None:
         """Returns when it answers."""
-        flags = [f"--{name.replace('_', '-')}={value}" for name, value in self._options.items()]
-        pairs = [part for flag in flags for part in flag.split("=", 1)]
+        given = ((f"--{name.replace('_', '-')}", value) for name, value in self._options.items())
+        pairs = [part for pair in given for part in pair]
         command = [program("redis-server", "redis-server"), "--port", str(self.port), *pairs]
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)

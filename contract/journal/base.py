@@ -52,7 +52,9 @@ class Journal(Protocol):
         this returns. None is there when it raises, but where the way to a server broke meanwhile:
         then all of them may be.
         """
-        ...
+        (seqs,) = self.append_each([Write(entries)])
+        assert seqs is not None
+        return seqs
 
     def append_each(self, writes: Sequence[Write]) -> list[range | None]:
         """In one commit, in their order: the seqs of each write, None for one that was not written

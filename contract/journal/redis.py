@@ -15,7 +15,7 @@ import redis
 from contract.errors import JournalError
 from contract.journal._news import CHUNK, News
 from contract.journal._redis import SECONDS, Address, explained, record
-from contract.journal.base import Entry, Record, Write, encode
+from contract.journal.base import Entry, Journal, Record, Write, encode
 
 APPEND = """
 -- KEYS: the stream, the seq given last, the identity of the journal. ARGV: the identity and the
@@ -56,7 +56,7 @@ return given
 """
 
 
-class RedisJournal:
+class RedisJournal(Journal):
     """Of `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS, with `name` before the
     names of its keys and `ssl_ca_certs` as a query.
 
@@ -89,11 +89,6 @@ class RedisJournal:
         address = Address(uri)
         with closing(address.connect(SECONDS)) as client, explained(address.shown):
             return bool(client.exists(address.keys.identity))
-
-    def append(self, entries: Sequence[Entry]) -> range:
-        (seqs,) = self.append_each([Write(entries)])
-        assert seqs is not None
-        return seqs
 
     def append_each(self, writes: Sequence[Write]) -> list[range | None]:
         now, arguments = repr(time.time()), [str(self._id), str(self._known)]

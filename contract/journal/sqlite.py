@@ -14,7 +14,7 @@ import orjson
 
 from contract.errors import JournalDamaged, JournalError
 from contract.files import locked
-from contract.journal.base import Entry, Record, Write, encode
+from contract.journal.base import Journal, Record, Write, encode
 
 SCHEME = "sqlite://"
 
@@ -40,7 +40,7 @@ CREATE TABLE entries (
 """
 
 
-class SqliteJournal:
+class SqliteJournal(Journal):
     """A journal in one SQLite file, shared by the processes of one machine.
 
     Creates the file and its directory where they are missing. Raises JournalError for a file that
@@ -75,11 +75,6 @@ class SqliteJournal:
     @staticmethod
     def is_at(uri: str) -> bool:
         return local_path(uri).is_file()
-
-    def append(self, entries: Sequence[Entry]) -> range:
-        (seqs,) = self.append_each([Write(entries)])
-        assert seqs is not None
-        return seqs
 
     def append_each(self, writes: Sequence[Write]) -> list[range | None]:
         now = time.time()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from contract import upkeep
 from contract.errors import BundleError, JournalError, StoreError
-from contract.journal import is_local, opened_journal
+from contract.journal import Journal, is_local, opened_journal
 from contract.journal.base import shown
 from contract.journal.sqlite import local_path
 from contract.manifest import read_manifest
@@ -45,7 +45,8 @@ def _included(store: LocalStore) -> Sequence[int]:
 def _journal(path: Path, included: Sequence[int]) -> Finding:
     what, after = f"journal {path}", min(included, default=0)
     if not (wrong := problems(path)):
-        return _sound(str(path), max(included, default=0))
+        with opened_journal(str(path)) as journal:
+            return _sound(str(path), journal, max(included, default=0))
     found = salvage(path, after)
     counts = f"{len(found.lines):,} entries can be read, {_lost(found)}"
 
@@ -66,14 +67,13 @@ def _served(uri: str, included: int) -> Finding:
     try:
         with opened_journal(uri) as journal:
             journal.require_readable()
-        return _sound(uri, included)
+            return _sound(uri, journal, included)
     except JournalError as error:
         return Finding(f"journal {shown(uri)}", str(error), "see to its server", True)
 
 
-def _sound(uri: str, included: int) -> Finding:
-    with opened_journal(uri) as journal:
-        last = journal.last_seq()
+def _sound(uri: str, journal: Journal, included: int) -> Finding:
+    last = journal.last_seq()
     what, found = f"journal {shown(uri)}", f"sound, up to seq {last}"
     if included > last:
         advice = f"a bundle includes it up to seq {included}: it is another one; see --state"

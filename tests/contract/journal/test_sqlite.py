@@ -1,5 +1,6 @@
 import sqlite3
 from contextlib import closing
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from contract.errors import JournalDamaged, JournalError
 from contract.journal import Entry, Write, open_journal
 from contract.journal.sqlite import SqliteJournal
 from tests.contract.journal.entries import bodies, event, item
+from tests.contract.journal.test_contract import append_threes
 
 
 def test_a_commit_is_synced_before_it_is_acknowledged(journal: SqliteJournal, path: Path) -> None:
@@ -36,6 +38,12 @@ def test_moved_tells_at_once(journal: SqliteJournal, path: Path) -> None:
         assert not journal.moved()
         other.append([event(n=2)])
         assert journal.moved()
+    journal.append([event(n=3)])
+    assert journal.moved()
+    with get_context("spawn").Pool(1) as pool:
+        pool.apply(append_threes, (str(path), "other", 1))
+    assert journal.moved()
+    assert not journal.moved()
 
 
 @pytest.mark.parametrize("prefix", ["", "sqlite://"])
